@@ -1,0 +1,234 @@
+"""Reads `config/`, checks it as a whole, and names file, field, value and the way out of every problem."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from lifecycle.errors import ConfigError, suggest
+from lifecycle.settings.models import (
+    Campaign,
+    CampaignsFile,
+    CapsFile,
+    ChannelsFile,
+    EmailChannel,
+    Section,
+    SegmentsFile,
+    Shop,
+    ShopsFile,
+)
+
+Model = TypeVar("Model", bound=Section)
+_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of `config/`, valid on its own and against itself."""
+
+    shops_file: ShopsFile
+    segments_file: SegmentsFile
+    caps_file: CapsFile
+    campaigns_file: CampaignsFile
+    channels_file: ChannelsFile
+
+    @property
+    def base_currency(self) -> str:
+        return self.shops_file.base_currency
+
+    @cached_property
+    def shops(self) -> Mapping[str, Shop]:
+        return {shop.name: shop for shop in self.shops_file.shops}
+
+    @cached_property
+    def campaigns(self) -> Mapping[str, Campaign]:
+        return {campaign.name: campaign for campaign in self.campaigns_file.campaigns}
+
+    @cached_property
+    def channels(self) -> Mapping[str, EmailChannel]:
+        return {channel.name: channel for channel in self.channels_file.channels}
+
+    @property
+    def segment_names(self) -> tuple[str, ...]:
+        """Cells of RFM first, then the others, as written."""
+        return (*(cell.name for cell in self.segments_file.rfm.cells), *self.segments_file.segments)
+
+    def shop(self, name: str) -> Shop:
+        return _lookup("shop", name, self.shops, "config/shops.yaml")
+
+    def campaign(self, name: str) -> Campaign:
+        return _lookup("campaign", name, self.campaigns, "config/campaigns.yaml")
+
+
+def load_config(folder: Path, env: Mapping[str, str] = os.environ) -> Config:
+    """Raises ConfigError with every problem found, one a line."""
+    problems: list[str] = []
+    files: dict[str, type[Section]] = {
+        "shops.yaml": ShopsFile,
+        "segments.yaml": SegmentsFile,
+        "caps.yaml": CapsFile,
+        "campaigns.yaml": CampaignsFile,
+        "channels.yaml": ChannelsFile,
+    }
+    loaded: dict[str, Any] = {}
+    for name, model in files.items():
+        try:
+            loaded[name] = _load_file(folder / name, model, env)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    config = Config(*(loaded[name] for name in files))
+    if problems := list(_cross_check(config)):
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def _lookup(kind: str, name: str, known: Mapping[str, Model], file: str) -> Model:
+    if name not in known:
+        raise ConfigError(f'{file}: {kind} "{name}" is not defined{suggest(name, known)}')
+    return known[name]
+
+
+def _load_file(path: Path, model: type[Model], env: Mapping[str, str]) -> Model:
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: the file is missing; copy it from the repository") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: expected keys and values; known: {', '.join(model.model_fields)}")
+    try:
+        return model.model_validate(_expand(raw, env, where))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(where, raw, model, error))) from None
+
+
+def _expand(value: Any, env: Mapping[str, str], where: str) -> Any:
+    """`${NAME}` and `${NAME:-default}` in texts, from the environment."""
+    if isinstance(value, dict):
+        return {key: _expand(item, env, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, env, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replaced(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        found = env.get(name, default)
+        if found is None:
+            raise ConfigError(f"{where}: environment variable {name} is not set")
+        return found
+
+    return _VARIABLE.sub(replaced, value)
+
+
+def _sentences(where: str, raw: Any, model: type[Section], error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        location = tuple(part for part in problem["loc"] if part not in _RULE_TAGS)
+        field = _path(raw, location)
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(model, location[:-1])
+            wrong = str(location[-1])
+            yield f'{where}: {_path(raw, location[:-1], "")}unknown key "{wrong}"{suggest(wrong, known)}'
+        elif problem["type"] == "missing":
+            yield f"{where}: {field} is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            shown = f' "{problem["input"]}"' if isinstance(problem["input"], str | int | float) else ""
+            yield f"{where}: {field}{shown}: {message[0].lower()}{message[1:]}"
+
+
+_RULE_TAGS = ("new", "one_time", "vip", "high_value", "dormant")
+
+
+def _path(raw: Any, location: Iterable[int | str], empty: str = "the file") -> str:
+    """`campaigns[winback].segments`: list items by their name where they have one."""
+    text, value = "", raw
+    for part in location:
+        value = value[part] if _has(value, part) else None
+        if isinstance(part, int):
+            name = value.get("name") if isinstance(value, dict) else None
+            text += f"[{name or part + 1}]"
+        else:
+            text += f".{part}" if text else part
+    return (text + ": " if empty == "" else text) if text else empty
+
+
+def _has(value: Any, part: int | str) -> bool:
+    if isinstance(value, dict):
+        return part in value
+    return isinstance(value, list) and isinstance(part, int) and part < len(value)
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Keys allowed at `location`, found by walking the models."""
+    current: Any = model
+    for part in location:
+        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = _inner_model(field.annotation) if field else None
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if found := _inner_model(inner):
+            return found
+    return None
+
+
+def _cross_check(config: Config) -> Iterator[str]:
+    yield from _twice("config/shops.yaml", "shop", (s.name for s in config.shops_file.shops))
+    yield from _twice("config/caps.yaml", "cap", (c.name for c in config.caps_file.caps))
+    yield from _twice("config/campaigns.yaml", "campaign", (c.name for c in config.campaigns_file.campaigns))
+    yield from _twice("config/channels.yaml", "channel", (c.name for c in config.channels_file.channels))
+    yield from _twice("config/segments.yaml", "segment", config.segment_names)
+    yield from _rates(config)
+    for campaign in config.campaigns_file.campaigns:
+        where = f"config/campaigns.yaml: {campaign.name}"
+        for key in ("segments", "exclude"):
+            yield from _unknown(f"{where}.{key}", getattr(campaign, key), config.segment_names)
+        yield from _unknown(f"{where}.channel", [campaign.channel], config.channels)
+        yield from _unknown(f"{where}.shops", campaign.shops or (), config.shops)
+    for cap in config.caps_file.caps:
+        where = f"config/caps.yaml: {cap.name}"
+        yield from _unknown(f"{where}.channels", cap.channels or (), config.channels)
+        yield from _unknown(f"{where}.campaigns", cap.campaigns or (), config.campaigns)
+
+
+def _rates(config: Config) -> Iterator[str]:
+    rated = {rate.currency for rate in config.shops_file.exchange_rates} | {config.base_currency}
+    for shop in config.shops_file.shops:
+        if shop.currency not in rated:
+            yield (
+                f"config/shops.yaml: {shop.name}.currency {shop.currency} has no exchange rate; "
+                f"add it to exchange_rates as its price in {config.base_currency}"
+            )
+
+
+def _twice(where: str, kind: str, names: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            yield f'{where}: two {kind}s are named "{name}"; rename one'
+        seen.add(name)
+
+
+def _unknown(where: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            yield f'{where} "{name}" is not defined{suggest(name, known)}'

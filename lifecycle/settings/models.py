@@ -1,0 +1,228 @@
+"""The shape of everything in `config/`, field by field. Unknown keys are errors."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from lifecycle.errors import suggest
+from lifecycle.money import is_currency
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _currency(code: str) -> str:
+    if not is_currency(code):
+        raise ValueError(f'"{code}" is not an ISO 4217 currency, for example EUR')
+    return code
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f'"{name}" is not a time zone{suggest(name, available_timezones())}')
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+Currency = Annotated[str, AfterValidator(_currency)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Sender(Section):
+    """Who a shop's mails come from, and the address the law wants in every one of them."""
+
+    name: str = Field(min_length=1, description="display name: the brand, nothing else")
+    address: str = Field(description="From; its domain must be aligned with SPF and DKIM")
+    reply_to: str = Field(description="a mailbox that is read")
+    postal_address: str = Field(min_length=1, description="shown in the footer")
+
+
+class Shop(Section):
+    """One seller account on one platform."""
+
+    name: Name
+    platform: Literal["shopify", "woocommerce", "file"]
+    url: str = Field(default="", description="base address of the platform's API; not for files")
+    token_env: str = Field(default="", description="environment variable with the token or key:secret")
+    currency: Currency
+    timezone: Zone
+    site: str = Field(default="", description="where mails link to")
+    consent_field: str = Field(
+        default="", description="WooCommerce: customer meta key that holds the newsletter opt-in"
+    )
+    bulk_first_pull: bool = Field(default=True, description="Shopify: the first pull uses a bulk export")
+    sender: Sender
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Shop:
+        if self.platform != "file" and not (self.url and self.token_env):
+            raise ValueError(f"a {self.platform} shop needs url and token_env")
+        return self
+
+
+class ExchangeRate(Section):
+    currency: Currency
+    rate: Decimal = Field(gt=0, description="price of one unit in the base currency")
+    valid_from: date = date(1970, 1, 1)
+    source: str = "config/shops.yaml"
+
+
+class Pulling(Section):
+    overlap_minutes: int = Field(default=15, ge=0, description="read again before the bookmark, for late rows")
+    page_size: int = Field(default=100, ge=1, le=250)
+    timeout_seconds: float = Field(default=30, gt=0)
+    max_attempts: int = Field(default=5, ge=1)
+
+
+class Quality(Section):
+    max_rejected_share: Share = Field(default=0.05, description="above it a pull fails and stores nothing")
+
+
+class ShopsFile(Section):
+    base_currency: Currency
+    exchange_rates: tuple[ExchangeRate, ...] = ()
+    pulling: Pulling = Pulling()
+    quality: Quality = Quality()
+    shops: tuple[Shop, ...] = Field(min_length=1)
+
+
+class RfmCell(Section):
+    name: Name
+    r: tuple[int, int] = Field(description="lowest and highest recency score, both included")
+    f: tuple[int, int] = Field(description="lowest and highest frequency score, both included")
+
+
+class Rfm(Section):
+    scores: Literal[5] = 5
+    cells: tuple[RfmCell, ...]
+
+    @model_validator(mode="after")
+    def _covers_every_pair_once(self) -> Rfm:
+        owners: dict[tuple[int, int], str] = {}
+        for cell in self.cells:
+            for r in range(cell.r[0], cell.r[1] + 1):
+                for f in range(cell.f[0], cell.f[1] + 1):
+                    if (r, f) in owners:
+                        raise ValueError(f"r={r}, f={f} is in both {owners[r, f]} and {cell.name}")
+                    owners[r, f] = cell.name
+        wanted = {(r, f) for r in range(1, 6) for f in range(1, 6)}
+        if missing := sorted(wanted - set(owners)):
+            raise ValueError(f"no cell covers r={missing[0][0]}, f={missing[0][1]}")
+        if extra := sorted(set(owners) - wanted):
+            raise ValueError(f"r={extra[0][0]}, f={extra[0][1]} is outside the scores 1 to 5")
+        return self
+
+
+class NewCustomers(Section):
+    rule: Literal["new"]
+    days: int = Field(gt=0, description="first order at most so many days ago")
+
+
+class OneTime(Section):
+    rule: Literal["one_time"]
+
+
+class Vip(Section):
+    rule: Literal["vip"]
+    top_share: Share = Field(description="of customers with an order in 12 months, by 12-month spend")
+
+
+class HighValue(Section):
+    rule: Literal["high_value"]
+    spend_12m: Decimal = Field(gt=0, description="in the base currency")
+
+
+class Dormant(Section):
+    rule: Literal["dormant"]
+    days: int = Field(gt=0, description="no order for more than so many days")
+
+
+SegmentRule = Annotated[NewCustomers | OneTime | Vip | HighValue | Dormant, Field(discriminator="rule")]
+
+
+class SegmentsFile(Section):
+    rfm: Rfm
+    segments: dict[Name, SegmentRule] = Field(description="segments beside the cells of rfm")
+
+
+class CapRule(Section):
+    """At most `limit` messages in the half-open rolling window (t - days, t]."""
+
+    name: Name
+    limit: int = Field(ge=0, description="0: none at all")
+    days: int = Field(gt=0)
+    channels: tuple[Name, ...] | None = Field(default=None, description="leave out for all channels together")
+    scope: Literal["customer", "customer_and_shop"] = "customer"
+    campaigns: tuple[Name, ...] | None = Field(default=None, description="leave out for all campaigns together")
+
+
+class CapsFile(Section):
+    caps: tuple[CapRule, ...]
+
+
+class Campaign(Section):
+    name: Name
+    description: str = Field(min_length=1)
+    segments: tuple[Name, ...] = Field(min_length=1, description="everybody in one of them, first match counts")
+    exclude: tuple[Name, ...] = ()
+    channel: Name
+    purpose: Literal["marketing"] = "marketing"
+    topic: Name = Field(default="promotions", description="what consent is asked for and List-ID names")
+    template: Name
+    locales: tuple[str, ...] = Field(min_length=1, description="first one is for everybody else")
+    shops: tuple[Name, ...] | None = Field(default=None, description="leave out for all shops")
+    priority: int = Field(default=100, description="lower goes first when messages compete for a cap")
+    hold_out: Share = Field(default=0.0, description="left out on purpose, to measure")
+    variables: dict[str, str] = Field(default_factory=dict, description="for the template")
+
+
+class CampaignsFile(Section):
+    timezone: Zone = Field(description="in which a campaign's date is read")
+    global_hold_out: Share = 0.0
+    campaigns: tuple[Campaign, ...]
+
+
+class Smtp(Section):
+    host: str
+    port: int = Field(gt=0, le=65535)
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    username: str = ""
+    password_env: str = ""
+    timeout_seconds: float = Field(default=30, gt=0)
+    hello_name: str = "localhost"
+
+
+class EmailChannel(Section):
+    name: Name
+    kind: Literal["email"]
+    smtp: Smtp
+    bounce_domain: str = Field(description="envelope sender is b+TOKEN@ this domain")
+    batch_size: int = Field(default=1000, ge=1, le=10_000, description="messages in one Prefect task")
+    parallel_batches: int = Field(default=2, ge=1, le=32)
+    lease_seconds: int = Field(default=120, ge=10, description="a silent process loses its claim after it")
+    max_attempts: int = Field(default=5, ge=1)
+    retry_minutes: int = Field(default=15, ge=0, description="wait after a temporary refusal, doubled each time")
+
+
+class Tracking(Section):
+    base_url: str = Field(description="where recipients reach the tracking web app")
+    scanner_seconds: float = Field(default=2.0, ge=0, description="a click sooner after sending is a machine's")
+    burst_links: int = Field(default=3, ge=2, description="so many different links …")
+    burst_seconds: float = Field(default=2.0, gt=0, description="… within so long are a scanner's")
+    attribution_days: int = Field(default=7, gt=0, description="orders so long after a click count")
+
+
+class ChannelsFile(Section):
+    channels: tuple[EmailChannel, ...] = Field(min_length=1)
+    tracking: Tracking
+
+
+def zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
