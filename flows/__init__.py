@@ -1,0 +1,1 @@
+"""Sentences: one file, one flow, one deployment."""

@@ -1,0 +1,1 @@
+"""Verbs: Prefect's decorators around one call each, and nothing else."""

@@ -1,0 +1,1 @@
+"""The command `tern`: every command calls one room or starts a flow."""

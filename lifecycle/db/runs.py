@@ -2,15 +2,83 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, select, update
 
+from lifecycle.clock import Clock, utc_now
 from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import runs
+
+
+@dataclass
+class Run:
+    """One execution while it goes on. What is put into `summary` is kept; `sentences` are for people."""
+
+    run_id: str
+    started_at: datetime
+    summary: dict[str, Any] = field(default_factory=dict)
+    peak_mb: float = 0.0
+    """Most memory the process had while this run or a child of it went on."""
+
+    def say(self, sentence: str) -> None:
+        self.summary.setdefault("sentences", []).append(sentence)
+
+
+_current: ContextVar[Run | None] = ContextVar("current_run", default=None)
+
+
+@contextmanager
+def booked(
+    engine: Engine,
+    flow: str,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    as_of: datetime | None = None,
+    flow_run_id: str | None = None,
+    clock: Clock = utc_now,
+) -> Iterator[Run]:
+    """Books an execution from its beginning to its end, with its seconds and peak memory.
+
+    A booking inside another one becomes its child. An exception, or anything under `failures` in the summary,
+    books `failed`; the exception goes on.
+    """
+    now, parent = clock(), _current.get()
+    run_id = start_run(
+        engine,
+        flow,
+        now=now,
+        as_of=as_of,
+        parameters=parameters,
+        flow_run_id=flow_run_id,
+        parent_run_id=parent.run_id if parent else None,
+    )
+    run = Run(run_id, now)
+    token, started = _current.set(run), time.monotonic()
+    _note_peak(parent)
+    state = "failed"
+    try:
+        yield run
+        state = "failed" if run.summary.get("failures") else "completed"
+    except Exception as error:
+        run.summary["error"] = str(error)
+        raise
+    finally:
+        _current.reset(token)
+        _note_peak(run)
+        if parent:
+            parent.peak_mb = max(parent.peak_mb, run.peak_mb)
+        run.summary |= {"seconds": round(time.monotonic() - started, 2), "peak_mb": run.peak_mb}
+        finish_run(engine, run_id, state, now=clock(), summary=run.summary)
 
 
 def start_run(
@@ -52,14 +120,23 @@ def finish_run(engine: Engine, run_id: str, state: str, *, now: datetime, summar
         )
 
 
-def heartbeat(engine: Engine, run_id: str, *, now: datetime) -> None:
-    with writing(engine) as connection:
-        connection.execute(update(runs).where(runs.c.run_id == run_id).values(heartbeat_at=now))
-
-
-def newest_run(engine: Engine, flow: str | None = None) -> str | None:
+def newest_run(engine: Engine, *flows: str) -> str | None:
+    """The newest run of any of `flows` (of all flows without one)."""
     query = select(runs.c.run_id).order_by(runs.c.started_at.desc(), runs.c.run_id.desc()).limit(1)
-    if flow is not None:
-        query = query.where(runs.c.flow == flow)
+    if flows:
+        query = query.where(runs.c.flow.in_(flows))
     with reading(engine) as connection:
         return connection.execute(query).scalar()
+
+
+def _note_peak(run: Run | None) -> None:
+    """Give `run` the peak memory measured until now and start measuring anew (proc(5), clear_refs).
+
+    Where the kernel does not tell, the peak stays 0.
+    """
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        peak_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        if run:
+            run.peak_mb = max(run.peak_mb, round(peak_kb / 1024, 1))
+        Path("/proc/self/clear_refs").write_text("5")

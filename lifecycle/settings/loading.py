@@ -135,7 +135,7 @@ def _expand(value: Any, env: Mapping[str, str], where: str) -> Any:
 
 def _sentences(where: str, raw: Any, model: type[Section], error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
-        location = tuple(part for part in problem["loc"] if part not in _RULE_TAGS)
+        location = _without_tags(raw, problem["loc"])
         field = _path(raw, location)
         if problem["type"] == "extra_forbidden":
             known = _known_keys(model, location[:-1])
@@ -149,7 +149,16 @@ def _sentences(where: str, raw: Any, model: type[Section], error: ValidationErro
             yield f"{where}: {field}{shown}: {message[0].lower()}{message[1:]}"
 
 
-_RULE_TAGS = ("new", "one_time", "vip", "high_value", "dormant")
+def _without_tags(raw: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Pydantic puts the kind of a rule (`vip`) into the location, where the file has no such key."""
+    kept: list[int | str] = []
+    value = raw
+    for position, part in enumerate(location):
+        if not _has(value, part) and position < len(location) - 1:
+            continue
+        kept.append(part)
+        value = value[part] if _has(value, part) else None
+    return tuple(kept)
 
 
 def _path(raw: Any, location: Iterable[int | str], empty: str = "the file") -> str:

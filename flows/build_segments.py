@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from lifecycle.clock import utc_now
+from lifecycle.db.runs import booked
+from tasks.place import workplace
+from tasks.segment import segment
+
+
+@flow(name="build-segments", flow_run_name="segments as of {as_of}")
+def build_segments(as_of: datetime | None = None) -> str:
+    """Build all segments as of an instant (now, if none is given). Returns the run id."""
+    place, as_of = workplace(), as_of or utc_now()
+    with booked(place.engine, "build-segments", as_of=as_of, flow_run_id=flow_run.id) as run:
+        built = segment(as_of, run.run_id)
+        run.say(built.sentence())
+        run.summary["counts"] = built.counts
+    return run.run_id

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.build_segments import build_segments
+from flows.pull_shop import pull_shop
+from flows.run_campaign import run_campaign
+from lifecycle.clock import utc_now
+from lifecycle.db.runs import booked
+from lifecycle.errors import TernError
+from tasks.place import workplace
+from tasks.report import report
+from tasks.track import track
+
+
+@flow(name="daily", flow_run_name="daily")
+def daily(as_of: datetime | None = None, dry_run: bool = False) -> str:
+    """The main job: pull every shop, build segments, run every campaign, collect events, report.
+
+    A shop that cannot be pulled does not stop the others, but then no campaign runs: its data would be stale.
+    Finishes what it can, then fails with a list. Returns the run id.
+    """
+    place = workplace()
+    failures: list[str] = []
+    with booked(place.engine, "daily", as_of=as_of, flow_run_id=flow_run.id) as run:
+        for shop in place.config.shops:
+            _attempt(failures, pull_shop, shop)
+        build_segments(as_of or utc_now())
+        if failures:
+            run.say("No campaign ran, because not every shop could be pulled.")
+        else:
+            for campaign in sorted(place.config.campaigns.values(), key=lambda each: each.priority):
+                _attempt(failures, run_campaign, campaign.name, as_of, dry_run)
+        run.say(track().sentence())
+        run.summary["failures"] = failures
+    report(run.run_id)
+    if failures:
+        raise TernError("daily could not do everything:\n" + "\n".join(f"- {failure}" for failure in failures))
+    return run.run_id
+
+
+def _attempt(failures: list[str], step, *parameters) -> None:  # type: ignore[no-untyped-def]
+    try:
+        step(*parameters)
+    except TernError as failure:
+        failures.append(str(failure))

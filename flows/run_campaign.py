@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from prefect import flow
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from lifecycle.clock import utc_now
+from lifecycle.db.runs import booked
+from lifecycle.errors import ChannelDown, PlanError
+from lifecycle.ledger.drain import total
+from tasks.place import workplace
+from tasks.plan import plan
+from tasks.send import open_batches, reserve_plan, send, take_over
+
+
+@flow(name="run-campaign", flow_run_name="{campaign}", task_runner=ThreadPoolTaskRunner(max_workers=2))
+def run_campaign(campaign: str, as_of: datetime | None = None, dry_run: bool = True) -> str:
+    """Decide who gets a campaign; unless it is a dry run, send it, and whatever an earlier run left over.
+
+    A campaign's date is planned and sent once: started again, it only finishes what is open. Returns the
+    run id. Sends what can be sent, then fails if anything could not be.
+    """
+    place, as_of = workplace(), as_of or utc_now()
+    if not dry_run and utc_now() - as_of > timedelta(days=1):
+        raise PlanError(f"{campaign}: as of {as_of:%Y-%m-%d} is in the past; only a dry run may look back")
+    parameters = {"campaign": campaign, "dry_run": dry_run}
+    with booked(place.engine, "run-campaign", parameters=parameters, as_of=as_of, flow_run_id=flow_run.id) as run:
+        take_over()
+        planned = plan(campaign, as_of, run.run_id)
+        run.say(planned.sentence())
+        run.summary |= {"campaign": campaign, "plan_id": planned.plan_id}
+        if not dry_run:
+            reserve_plan(planned.plan_id, run.run_id)
+            results = send.map(open_batches(campaign)).result()
+            run.say(f"{campaign}: {total(results).sentence()}")
+            if problems := sorted({result.problem for result in results if result.problem}):
+                raise ChannelDown(f"{campaign}: not everything could be sent: {'; '.join(problems)}")
+    return run.run_id

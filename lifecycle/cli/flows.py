@@ -1,0 +1,62 @@
+"""`tern run`, `tern report`, `tern up`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lifecycle.cli.common import console, print_table
+from lifecycle.clock import utc_now
+from lifecycle.db.runs import newest_run
+from lifecycle.errors import UsageError
+from lifecycle.reports.files import write_as
+from lifecycle.reports.render import summary_rows
+from lifecycle.reports.run_report import build_report
+from lifecycle.workplace import open_workplace
+
+
+def run_flow(
+    flow: Annotated[str, typer.Argument(help="daily, pull-shop, build-segments, run-campaign, collect-events.")],
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter; may be repeated.")
+    ] = None,
+) -> None:
+    """Start a flow here and wait for its end.
+
+    A process of its own: the commands themselves never load Prefect.
+
+    Example: `tern run run-campaign --param campaign=winback --param dry_run=true`
+    """
+    parameters = [word for text in param or () for word in ("--param", text)]
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "flows", flow, *parameters], check=False).returncode)
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="The id of a run, or `latest`.")] = "latest",
+    out: Annotated[
+        Path | None, typer.Option(help="Write to this .html, .md or .csv file; default: print a table.")
+    ] = None,
+) -> None:
+    """The report of a run, from the tables as they are now.
+
+    Example: `tern report latest --out report.html`
+    """
+    place = open_workplace()
+    run_id = newest_run(place.engine, "daily", "run-campaign", "apply") if run == "latest" else run
+    if run_id is None:
+        raise UsageError("there is no run to report yet; start one with: tern run daily")
+    built = build_report(place.engine, place.config, run_id=run_id, as_of=utc_now())
+    if out is not None:
+        write_as(built, out)
+        console.print(f"Wrote the report of {run_id} to {out}.")
+        return
+    print_table(summary_rows(built), title=f"{run_id}")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run_flow)
+    app.command()(report)
