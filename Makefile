@@ -24,7 +24,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m tests.bench
 
 up: $(VENV)/ready
-	$(BIN)/python -m flows up
+	$(BIN)/tern init && $(BIN)/tern up
 
 # Bytecode is compiled while installing: without it Great Expectations alone imports in 15-50 s.
 $(VENV)/ready: requirements.lock pyproject.toml

@@ -10,6 +10,7 @@ TernError
 ├── QualityError         too many rows were rejected; nothing was stored
 ├── InputError           a file cannot be read as what it should be
 ├── PlanError            a plan cannot be applied: changed, too old, already applied
+├── ContentError         one person's message cannot be made as it must be: they get none, the others do
 ├── ChannelError
 │   ├── ChannelDown      nothing can be sent through this channel now: connection or login refused
 └── AuditFailed          the ledger breaks a promise; the message lists which
@@ -63,6 +64,10 @@ class InputError(TernError):
 
 
 class PlanError(TernError):
+    pass
+
+
+class ContentError(TernError):
     pass
 
 

@@ -21,6 +21,7 @@ from lifecycle.errors import ConfigError, NotReady
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 60_000
 _RESERVE_LOCK = 0x7E5E  # any constant: one lock for every reservation
+_INTAKE_LOCK = 0x7E5F
 
 
 def open_engine(url: str) -> Engine:
@@ -102,6 +103,13 @@ def lock_reservations(connection: Connection) -> None:
     `writing` alone is this lock. INSERT … SELECT without it breaks caps on PostgreSQL (measured)."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _RESERVE_LOCK})
+
+
+def lock_intake(connection: Connection) -> None:
+    """Wait until no other transaction takes in rows. First statement of one that does: two shops pulled at the
+    same time would otherwise make two people of one address. On SQLite `writing` alone is this lock."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _INTAKE_LOCK})
 
 
 def _alembic() -> AlembicConfig:

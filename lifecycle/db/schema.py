@@ -160,6 +160,7 @@ quarantine = _table(
     Column("entity", Text, nullable=False, comment="orders, customers, …"),
     Column("row_key", Text, nullable=False, comment="the platform's id, or file and line"),
     Column("row", Json, nullable=False, comment="the rejected row, whole"),
+    Column("row_updated_at", Instant, comment="at the platform; null where the row does not say"),
     Column("lines", Integer, nullable=False, server_default="1", comment="input lines in this row"),
     Column("expectation", Text, nullable=False),
     Column("reason", Text, nullable=False),
@@ -194,8 +195,9 @@ runs = _table(
 customers = _table(
     "customers",
     _key("customer_id"),
-    Column("email", Text, comment="as given; null where unknown or erased"),
+    Column("email", Text, comment="as given; null exactly when email_key is: unknown, not mailable, erased"),
     Column("email_key", Text, unique=True, comment="one mailbox, one person: addresses.email_key"),
+    Column("email_hash", Text, index=True, comment="addresses.address_hash of email_key: joins suppressions"),
     Column("phone", Text),
     Column("name", Text),
     Column("country", Text, comment="ISO 3166-1 alpha-2"),
@@ -214,7 +216,9 @@ identities = _table(
     _customer(nullable=False, index=True),
     Column("linked_by", Text, nullable=False, comment="platform_id or email"),
     Column("linked_at", Instant, nullable=False),
+    Column("updated_at", Instant, comment="at the platform, of the customer row as last taken in"),
     Column("content_hash", Text, comment="of the platform's customer row as last taken in"),
+    Column("profile", Json, comment="what this shop says of the person: customers.profiles"),
 )
 
 identity_merges = _table(
@@ -259,7 +263,7 @@ suppressions = _table(
     Column("occurred_at", Instant, nullable=False),
     Column("recorded_at", Instant, nullable=False),
     Column("lifted_at", Instant),
-    UniqueConstraint("address_hash", "channel", "purpose", "reason", "occurred_at"),
+    UniqueConstraint("address_hash", "channel", "shop", "purpose", "reason", "occurred_at"),
 )
 
 tags = _table(

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from lifecycle.addresses import mailable
 from lifecycle.errors import suggest
 from lifecycle.money import is_currency
 
@@ -29,9 +30,16 @@ def _zone(name: str) -> str:
     return name
 
 
+def _mailbox(address: str) -> str:
+    if mailable(address) != address:
+        raise ValueError(f'"{address}" is no address that mail can be sent from, for example news@example.com')
+    return address
+
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Currency = Annotated[str, AfterValidator(_currency)]
 Zone = Annotated[str, AfterValidator(_zone)]
+Mailbox = Annotated[str, AfterValidator(_mailbox)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -39,8 +47,8 @@ class Sender(Section):
     """Who a shop's mails come from, and the address the law wants in every one of them."""
 
     name: str = Field(min_length=1, description="display name: the brand, nothing else")
-    address: str = Field(description="From; its domain must be aligned with SPF and DKIM")
-    reply_to: str = Field(description="a mailbox that is read")
+    address: Mailbox = Field(description="From; its domain must be aligned with SPF and DKIM")
+    reply_to: Mailbox = Field(description="a mailbox that is read")
     postal_address: str = Field(min_length=1, description="shown in the footer")
 
 
@@ -205,7 +213,6 @@ class EmailChannel(Section):
     smtp: Smtp
     bounce_domain: str = Field(description="envelope sender is b+TOKEN@ this domain")
     batch_size: int = Field(default=1000, ge=1, le=10_000, description="messages in one Prefect task")
-    parallel_batches: int = Field(default=2, ge=1, le=32)
     lease_seconds: int = Field(default=120, ge=10, description="a silent process loses its claim after it")
     max_attempts: int = Field(default=5, ge=1)
     retry_minutes: int = Field(default=15, ge=0, description="wait after a temporary refusal, doubled each time")

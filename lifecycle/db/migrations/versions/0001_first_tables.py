@@ -16,8 +16,19 @@ def upgrade() -> None:
     op.create_table(
         "customers",
         sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("email", sa.Text(), nullable=True, comment="as given; null where unknown or erased"),
+        sa.Column(
+            "email",
+            sa.Text(),
+            nullable=True,
+            comment="as given; null exactly when email_key is: unknown, not mailable, erased",
+        ),
         sa.Column("email_key", sa.Text(), nullable=True, comment="one mailbox, one person: addresses.email_key"),
+        sa.Column(
+            "email_hash",
+            sa.Text(),
+            nullable=True,
+            comment="addresses.address_hash of email_key: joins suppressions",
+        ),
         sa.Column("phone", sa.Text(), nullable=True),
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column("country", sa.Text(), nullable=True, comment="ISO 3166-1 alpha-2"),
@@ -36,6 +47,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("email_key", name=op.f("uq_customers_email_key")),
         sqlite_strict=True,
     )
+    with op.batch_alter_table("customers", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_customers_email_hash"), ["email_hash"], unique=False)
+
     op.create_table(
         "fx_rates",
         sa.Column("currency", sa.Text(), nullable=False),
@@ -137,6 +151,12 @@ def upgrade() -> None:
         sa.Column("entity", sa.Text(), nullable=False, comment="orders, customers, …"),
         sa.Column("row_key", sa.Text(), nullable=False, comment="the platform's id, or file and line"),
         sa.Column("row", schema.Json(), nullable=False, comment="the rejected row, whole"),
+        sa.Column(
+            "row_updated_at",
+            schema.Instant(),
+            nullable=True,
+            comment="at the platform; null where the row does not say",
+        ),
         sa.Column("lines", sa.Integer(), server_default="1", nullable=False, comment="input lines in this row"),
         sa.Column("expectation", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
@@ -208,10 +228,11 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "address_hash",
             "channel",
+            "shop",
             "purpose",
             "reason",
             "occurred_at",
-            name=op.f("uq_suppressions_address_hash_channel_purpose_reason_occurred_at"),
+            name=op.f("uq_suppressions_address_hash_channel_shop_purpose_reason_occurred_at"),
         ),
         sqlite_strict=True,
     )
@@ -290,7 +311,19 @@ def upgrade() -> None:
         sa.Column("linked_by", sa.Text(), nullable=False, comment="platform_id or email"),
         sa.Column("linked_at", schema.Instant(), nullable=False),
         sa.Column(
+            "updated_at",
+            schema.Instant(),
+            nullable=True,
+            comment="at the platform, of the customer row as last taken in",
+        ),
+        sa.Column(
             "content_hash", sa.Text(), nullable=True, comment="of the platform's customer row as last taken in"
+        ),
+        sa.Column(
+            "profile",
+            schema.Json(),
+            nullable=True,
+            comment="what this shop says of the person: customers.profiles",
         ),
         sa.ForeignKeyConstraint(
             ["customer_id"], ["customers.customer_id"], name=op.f("fk_identities_customer_id")
@@ -654,5 +687,8 @@ def downgrade() -> None:
 
     op.drop_table("identity_merges")
     op.drop_table("fx_rates")
+    with op.batch_alter_table("customers", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_customers_email_hash"))
+
     op.drop_table("customers")
     # ### end Alembic commands ###
