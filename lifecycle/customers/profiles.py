@@ -1,0 +1,193 @@
+"""What the shops say of a person, kept apart by shop and put together in one way.
+
+`identities.profile` holds two parts. "customer" is the platform's newest customer row, as a whole. "order" has
+what orders said by the way, each field with the instant of the newest order that filled it. A person's name,
+country and so on are the newest non-empty value over all customer parts, else over all order parts. So the
+result depends on what was landed and not on the order in which it was taken in.
+
+Guests whom only an address identifies have no identity: their newest order says all.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, bindparam, select, update
+
+from lifecycle.addresses import email_key
+from lifecycle.customers.identity import NOTHING_KNOWN, Identity, Target, address_columns, own_address, owners_of
+from lifecycle.customers.versions import said_at
+from lifecycle.db.bulk import rows_in
+from lifecycle.db.schema import customers, identities
+from lifecycle.db.storable import storable_json, storable_text
+from lifecycle.platforms.countries import country_code
+from lifecycle.platforms.records import CustomerRow, OrderRow
+
+_FIELDS = ("email", "phone", "name", "country", "locale")
+
+
+def customer_part(row: CustomerRow, said_at: datetime) -> dict[str, Any]:
+    """The "customer" part of a profile."""
+    return {
+        **_said(row, own_address(row.email, verified=row.email_verified)),
+        "attributes": storable_json(row.attributes) or None,
+        "tags": sorted({str(storable_text(tag)) for tag in row.tags}),
+        "at": _text(said_at),
+    }
+
+
+def with_order(part: Mapping[str, Any], row: OrderRow, said_at: datetime) -> dict[str, Any]:
+    """The "order" part of a profile after one more order: [instant, value] for each field."""
+    said = {name: [_text(said_at), value] for name, value in _said(row, own_address(row.email)).items() if value}
+    return {**part, **{name: max(said[name], part.get(name, said[name])) for name in said}}
+
+
+def store_profiles(target: Target, changed: Mapping[str, Identity]) -> None:
+    """Write what changed of identities, by platform customer id."""
+    if not changed:
+        return
+    statement = (
+        update(identities)
+        .where(identities.c.shop == target.shop, identities.c.platform_customer_id == bindparam("id"))
+        .values({name: bindparam(f"new_{name}") for name in ("updated_at", "content_hash", "profile")})
+    )
+    rows = [
+        {
+            "id": platform_id,
+            "new_updated_at": identity.updated_at,
+            "new_content_hash": identity.content_hash,
+            "new_profile": identity.profile,
+        }
+        for platform_id, identity in changed.items()
+    ]
+    target.connection.execute(statement, rows)
+
+
+def refresh(target: Target, customer_ids: Iterable[int]) -> dict[int, frozenset[str]]:
+    """Make `customers` say what the profiles of these people say. Returns their tags."""
+    query = select(identities)
+    profiles: defaultdict[int, list[Row[Any]]] = defaultdict(list)
+    for row in rows_in(target.connection, query, identities.c.customer_id, customer_ids):
+        profiles[row.customer_id].append(row)
+    people = {customer_id: _merged(profiles[customer_id]) for customer_id in sorted(profiles)}
+    _write(target, people)
+    return {customer_id: person.tags for customer_id, person in people.items()}
+
+
+def refresh_guests(target: Target, guests: Mapping[int, Sequence[OrderRow]]) -> None:
+    """The same for guests and their orders, as far as nothing but their address identifies them."""
+    has_identity = select(identities.c.customer_id).distinct()
+    linked = {
+        row.customer_id for row in rows_in(target.connection, has_identity, identities.c.customer_id, guests)
+    }
+    stored = {
+        row.customer_id: row
+        for row in rows_in(target.connection, select(customers), customers.c.customer_id, guests)
+    }
+    people = {}
+    for customer_id in sorted(guests.keys() - linked):
+        row = stored[customer_id]
+        said = (row.updated_at, *(getattr(row, name) or "" for name in _FIELDS))
+        newest = max(said, *(_guest(order) for order in guests[customer_id]))
+        if newest != said:
+            updated_at, email, *details = newest
+            values = {name: value or None for name, value in zip(_FIELDS[1:], details, strict=True)}
+            people[customer_id] = _Person([email], {**values, "attributes": None, "updated_at": updated_at})
+    _write(target, people)
+
+
+@dataclass(frozen=True, slots=True)
+class _Person:
+    emails: list[str]
+    """The first one that belongs to nobody else is theirs."""
+    details: dict[str, Any]
+    tags: frozenset[str] = frozenset()
+
+
+def _merged(rows: Sequence[Row[Any]]) -> _Person:
+    """One person out of the rows of `identities` that lead to them."""
+    said = sorted(
+        (
+            (row.profile["customer"], row.shop, row.platform_customer_id)
+            for row in rows
+            if "customer" in row.profile
+        ),
+        key=lambda part: (part[0]["at"], *part[1:]),
+        reverse=True,
+    )
+    customer_parts = [part for part, *_ in said]
+    order_parts = [row.profile["order"] for row in rows if "order" in row.profile]
+
+    def values(name: str) -> list[Any]:
+        ordered = sorted((part[name] for part in order_parts if name in part), reverse=True)
+        return [part[name] for part in customer_parts if part[name]] + [value for _, value in ordered]
+
+    instants = [part["at"] for part in customer_parts]
+    instants += [at for part in order_parts for at, _ in part.values()]
+    details = {name: next(iter(values(name)), None) for name in _FIELDS[1:]}
+    details["attributes"] = next((part["attributes"] for part in customer_parts if part["attributes"]), None)
+    details["updated_at"] = datetime.fromisoformat(max(instants)) if instants else NOTHING_KNOWN
+    return _Person(values("email"), details, frozenset(tag for part in customer_parts for tag in part["tags"]))
+
+
+def _write(target: Target, people: Mapping[int, _Person]) -> None:
+    """Update those of `people` who are stored otherwise."""
+    stored = {
+        row.customer_id: row
+        for row in rows_in(target.connection, select(customers), customers.c.customer_id, people)
+    }
+    emails = _share_out(target, people, {row.customer_id: row.email_key for row in stored.values()})
+    changed = []
+    for customer_id, person in people.items():
+        new = person.details | address_columns(emails[customer_id], target.secret)
+        if any(getattr(stored[customer_id], name) != value for name, value in new.items()):
+            changed.append({"id": customer_id} | {f"new_{name}": value for name, value in new.items()})
+    if not changed:
+        return
+    moved = [row for row in changed if row["new_email_key"] != stored[row["id"]].email_key]
+    by_id = update(customers).where(customers.c.customer_id == bindparam("id"))
+    if moved:  # an address may go from one to the other, and nobody shares one in between
+        target.connection.execute(by_id.values(email_key=None), [{"id": row["id"]} for row in moved])
+    names = [name.removeprefix("new_") for name in changed[0] if name != "id"]
+    target.connection.execute(by_id.values({name: bindparam(f"new_{name}") for name in names}), changed)
+
+
+def _share_out(
+    target: Target, people: Mapping[int, _Person], keys: Mapping[int, str | None]
+) -> dict[int, str | None]:
+    """Who gets which address: each their first one that nobody else has. `keys`: the ones they have."""
+    wanted = {email_key(email) for person in people.values() for email in person.emails}
+    owners = owners_of(target.connection, wanted)
+    given: dict[int, str | None] = {}
+    for customer_id, person in people.items():
+        mine = [email for email in person.emails if owners.get(email_key(email), customer_id) == customer_id]
+        given[customer_id] = mine[0] if mine else None
+        if owners.get(keys[customer_id]) == customer_id:
+            del owners[keys[customer_id]]
+        if mine:
+            owners[email_key(mine[0])] = customer_id
+    return given
+
+
+def _said(row: CustomerRow | OrderRow, email: str | None) -> dict[str, str | None]:
+    return {
+        "email": email,
+        "phone": storable_text(row.phone),
+        "name": storable_text(row.name),
+        "country": country_code(row.country),
+        "locale": storable_text(row.locale),
+    }
+
+
+def _guest(order: OrderRow) -> tuple[Any, ...]:
+    said = _said(order, own_address(order.email))
+    return (said_at(order), *(said[name] or "" for name in _FIELDS))
+
+
+def _text(instant: datetime) -> str:
+    """Sorts as text in the order of time."""
+    return instant.astimezone(UTC).isoformat(timespec="microseconds")
