@@ -1,0 +1,22 @@
+"""What a build of the segments reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class SegmentBuild:
+    """Members per segment at `as_of`, and how many entered and left since the build before it."""
+
+    as_of: datetime
+    customers: int
+    counts: Mapping[str, int]
+    entered: Mapping[str, int]
+    left: Mapping[str, int]
+
+    def sentence(self) -> str:
+        moved = f"{sum(self.entered.values()):,} entered and {sum(self.left.values()):,} left a segment"
+        return f"{self.customers:,} customers segmented as of {self.as_of:%Y-%m-%d %H:%M} UTC; {moved}"
