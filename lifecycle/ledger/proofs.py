@@ -1,0 +1,243 @@
+"""What would disprove a promise: each function yields the rows that break one, as words or numbers."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
+
+from lifecycle.db.instants import plus_days
+from lifecycle.db.schema import (
+    cap_rules,
+    consents,
+    landing_pages,
+    message_events,
+    messages,
+    plans,
+    pull_bookmarks,
+    suppressions,
+    verdicts,
+)
+from lifecycle.ledger.claims import is_orphan
+from lifecycle.planning.caps import COUNTED_STATES, applicable
+from lifecycle.planning.plan import plan_hash, planned_verdicts
+from lifecycle.planning.records import Plan
+from lifecycle.settings.models import Campaign, CapRule
+
+GRACE = timedelta(seconds=5)
+"""Two processes read their clocks before they write: what is closer together than this has no proven order."""
+
+_LEFT = ("sending", "accepted", "unknown")
+"""States of a message that a person may have."""
+
+_EMAIL = "email"
+"""Consent and suppressions are by kind of channel; all there are so far are of this kind."""
+
+
+def sent_twice(connection: Connection) -> Iterator[str]:
+    key = (messages.c.what, messages.c.occurrence, messages.c.customer_id, messages.c.channel)
+    query = select(func.max(messages.c.message_id)).group_by(*key).having(func.count() > 1)
+    yield from _numbers(connection, query, "message")
+
+
+def same_provider_id(connection: Connection) -> Iterator[str]:
+    query = select(func.max(messages.c.message_id)).where(messages.c.provider_id.is_not(None))
+    yield from _numbers(connection, query.group_by(messages.c.provider_id).having(func.count() > 1), "message")
+
+
+def selected_without_message(connection: Connection) -> Iterator[str]:
+    missing = (
+        select(verdicts.c.plan_id, verdicts.c.customer_id)
+        .join(plans, and_(plans.c.plan_id == verdicts.c.plan_id, plans.c.status == "applied"))
+        .where(verdicts.c.verdict == "selected", verdicts.c.revised_verdict.is_(None))
+        .where(~exists().where(_same_person()))
+        .order_by(verdicts.c.plan_id, verdicts.c.customer_id)
+    )
+    for plan_id, customer_id in connection.execute(missing):
+        yield f"customer {customer_id} of plan {plan_id}"
+
+
+def message_without_verdict(connection: Connection) -> Iterator[str]:
+    chosen = exists().where(_same_person(), verdicts.c.verdict == "selected")
+    query = select(messages.c.message_id).where(messages.c.plan_id.is_not(None), ~chosen)
+    yield from _numbers(connection, query, "message")
+
+
+def sending_without_holder(connection: Connection, now: datetime) -> Iterator[str]:
+    query = select(messages.c.message_id, messages.c.claim, messages.c.lease_until)
+    for row in connection.execute(query.where(messages.c.state == "sending")):
+        if row.claim is None or row.lease_until is None or row.lease_until <= now or is_orphan(row.claim):
+            yield f"message {row.message_id}"
+
+
+def settled_without_proof(connection: Connection) -> Iterator[str]:
+    column = messages.c
+    without_reason = and_(column.state.in_(("refused", "unknown")), column.reason.is_(None))
+    accepted = and_(column.state == "accepted", or_(column.provider_id.is_(None), column.sent_at.is_(None)))
+    undated = and_(column.state.in_(("accepted", "refused", "unknown")), column.settled_at.is_(None))
+    query = select(column.message_id).where(or_(without_reason, accepted, undated))
+    yield from _numbers(connection, query, "message")
+
+
+def cap_broken(connection: Connection) -> Iterator[str]:
+    """Each message recounted at its own send time, against the rules stored with its plan."""
+    for rule, plan_ids in _rules(connection).items():
+        one, other = messages.alias("one"), messages.alias("other")
+        counted = [
+            other.c.customer_id == one.c.customer_id,
+            other.c.state.in_(COUNTED_STATES),
+            other.c.purpose != "transactional",
+            other.c.send_at > plus_days(one.c.send_at, -rule.days),
+            or_(
+                other.c.send_at < one.c.send_at,
+                and_(other.c.send_at == one.c.send_at, other.c.message_id <= one.c.message_id),
+            ),
+        ]
+        if rule.scope == "customer_and_shop":
+            counted.append(other.c.shop == one.c.shop)
+        if rule.channels is not None:
+            counted.append(other.c.channel.in_(rule.channels))
+        if rule.campaigns is not None:
+            counted.append(other.c.what.in_(rule.campaigns))
+        query = (
+            select(one.c.message_id)
+            .join(other, and_(*counted))
+            .where(one.c.plan_id.in_(plan_ids), one.c.state.in_(COUNTED_STATES))
+            .where(one.c.purpose != "transactional")
+            .group_by(one.c.message_id)
+            .having(func.count() > rule.limit)
+        )
+        yield from _numbers(connection, query, f"{rule.name}: message")
+
+
+def sent_to_suppressed(connection: Connection) -> Iterator[str]:
+    said_no = suppressions.c
+    query = select(messages.c.message_id, messages.c.sent_at, said_no.recorded_at, said_no.occurred_at).join(
+        suppressions,
+        and_(
+            said_no.address_hash == messages.c.address_hash,
+            said_no.channel == _EMAIL,
+            or_(said_no.shop.is_(None), said_no.shop == messages.c.shop),
+            said_no.purpose.in_(("all", messages.c.purpose)),
+            said_no.recorded_at < messages.c.sent_at,
+            or_(
+                said_no.lifted_at.is_(None),
+                said_no.lifted_at > messages.c.sent_at,
+                said_no.reason == "complaint",
+            ),
+        ),
+    )
+    for row in connection.execute(query.where(messages.c.state.in_(_LEFT)).order_by(messages.c.message_id)):
+        if row.sent_at - max(row.recorded_at, row.occurred_at) > GRACE:
+            yield f"message {row.message_id}"
+
+
+def sent_after_withdrawal(connection: Connection) -> Iterator[str]:
+    """Marketing to people whose newest fact, of those known when it left, was a withdrawal."""
+    no, yes = consents.alias("no"), consents.alias("yes")
+    same = [yes.c[name] == no.c[name] for name in ("customer_id", "shop", "channel", "topic")]
+    newer_yes = exists().where(
+        *same,
+        yes.c.status == "granted",
+        yes.c.occurred_at > no.c.occurred_at,
+        yes.c.occurred_at <= messages.c.sent_at,
+        yes.c.recorded_at <= messages.c.sent_at,
+        or_(yes.c.expires_at.is_(None), yes.c.expires_at > messages.c.sent_at),
+    )
+    for topic, plan_ids in _topics(connection).items():
+        query = (
+            select(messages.c.message_id, messages.c.sent_at, no.c.recorded_at, no.c.occurred_at)
+            .join(no, and_(no.c.customer_id == messages.c.customer_id, no.c.shop == messages.c.shop))
+            .where(messages.c.plan_id.in_(plan_ids), messages.c.state.in_(_LEFT))
+            .where(messages.c.purpose == "marketing", no.c.recorded_at < messages.c.sent_at)
+            .where(no.c.channel == _EMAIL, no.c.topic == topic, no.c.status == "withdrawn", ~newer_yes)
+            .order_by(messages.c.message_id)
+        )
+        for row in connection.execute(query):
+            if row.sent_at - max(row.recorded_at, row.occurred_at) > GRACE:
+                yield f"message {row.message_id}"
+
+
+def audience_differs(connection: Connection) -> Iterator[str]:
+    counted = select(func.count()).where(verdicts.c.plan_id == plans.c.plan_id).scalar_subquery()
+    yield from _numbers(connection, select(plans.c.plan_id).where(plans.c.audience != counted), "plan")
+
+
+def verdicts_changed(connection: Connection) -> Iterator[str]:
+    for row in connection.execute(select(plans).order_by(plans.c.plan_id)).all():
+        plan = Plan(row.plan_id, row.campaign, row.occurrence, row.as_of, row.hash, row.audience, counts={})
+        if plan_hash(plan, planned_verdicts(connection, row.plan_id)) != row.hash:
+            yield f"plan {row.plan_id}"
+
+
+def event_without_sending(connection: Connection) -> Iterator[str]:
+    query = (
+        select(message_events.c.event_id, message_events.c.occurred_at, messages.c.sent_at)
+        .outerjoin(messages, messages.c.message_id == message_events.c.message_id)
+        .where(or_(messages.c.sent_at.is_(None), message_events.c.occurred_at < messages.c.sent_at))
+        .order_by(message_events.c.event_id)
+    )
+    for event_id, occurred_at, sent_at in connection.execute(query):
+        if sent_at is None or sent_at - occurred_at > GRACE:
+            yield f"event {event_id}"
+
+
+def page_changed(connection: Connection, data_dir: Path) -> Iterator[str]:
+    query = select(landing_pages.c.page_id, landing_pages.c.path, landing_pages.c.sha256)
+    for page_id, path, sha256 in connection.execute(query.order_by(landing_pages.c.page_id)):
+        try:
+            with gzip.open(data_dir / path) as page:
+                found = hashlib.file_digest(page, "sha256").hexdigest()
+        except (OSError, EOFError, zlib.error):
+            found = None
+        if found != sha256:
+            yield f"page {page_id}"
+
+
+def bookmark_ahead(connection: Connection, now: datetime) -> Iterator[str]:
+    marks = pull_bookmarks.c
+    query = (
+        select(marks.shop, marks.entity).where(marks.watermark > now + GRACE).order_by(marks.shop, marks.entity)
+    )
+    for shop, entity in connection.execute(query):
+        yield f"{entity} of {shop}"
+
+
+def _same_person() -> ColumnElement[bool]:
+    return and_(messages.c.plan_id == verdicts.c.plan_id, messages.c.customer_id == verdicts.c.customer_id)
+
+
+def _numbers(connection: Connection, query: Select[tuple[int]], what: str) -> Iterator[str]:
+    for number in sorted(connection.execute(query).scalars()):
+        yield f"{what} {number}"
+
+
+def _campaigns(connection: Connection) -> Iterator[tuple[int, Campaign]]:
+    for plan_id, definition in connection.execute(select(plans.c.plan_id, plans.c.definition)):
+        yield plan_id, Campaign.model_validate(definition)
+
+
+def _topics(connection: Connection) -> dict[str, list[int]]:
+    """Plans by the topic of consent that they need."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for plan_id, campaign in _campaigns(connection):
+        found[campaign.topic].append(plan_id)
+    return found
+
+
+def _rules(connection: Connection) -> dict[CapRule, list[int]]:
+    """Plans by the cap rules that their messages had to pass."""
+    stored: dict[int, list[CapRule]] = defaultdict(list)
+    for plan_id, definition in connection.execute(select(cap_rules.c.plan_id, cap_rules.c.definition)):
+        stored[plan_id].append(CapRule.model_validate(definition))
+    found: dict[CapRule, list[int]] = defaultdict(list)
+    for plan_id, campaign in _campaigns(connection):
+        for rule in applicable(stored[plan_id], campaign):
+            found[rule].append(plan_id)
+    return found

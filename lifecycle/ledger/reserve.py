@@ -1,0 +1,141 @@
+"""From a plan's selected verdicts to messages in the ledger, in one transaction under one lock."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from lifecycle.db.engine import lock_reservations, writing
+from lifecycle.db.schema import Instant, customers, messages, plans, verdicts
+from lifecycle.errors import PlanError
+from lifecycle.ledger.secret import check_secret
+from lifecycle.planning.plan import load_plan, plan_hash, planned_verdicts
+from lifecycle.planning.recheck import recheck
+from lifecycle.settings import Config
+from lifecycle.settings.models import Campaign
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """reserved: messages that are new in the ledger. revised: selected people who no longer held, by reason.
+    batches: those that have something to send.
+    """
+
+    plan_id: int
+    reserved: int
+    revised: dict[str, int]
+    batches: tuple[int, ...]
+    already_applied: bool = False
+
+    def sentence(self) -> str:
+        if self.already_applied:
+            return f"plan {self.plan_id} was applied before; {len(self.batches):,} of its batches are open"
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.revised.items()))
+        return f"plan {self.plan_id}: {self.reserved:,} messages reserved" + (
+            f"; no longer selected: {dropped}" if dropped else ""
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def reserve(
+    engine: Engine,
+    config: Config,
+    plan_id: int,
+    *,
+    now: datetime,
+    secret: bytes,
+    approved_by: str | None = None,
+    run_id: str | None = None,
+) -> Reservation:
+    """Judge the selected once more and reserve a message for each who still holds; the caps count them from now.
+
+    A plan that is applied already stays as it is. Raises PlanError where the verdicts are not those that were
+    planned, or another plan was applied for the same campaign and date; ConfigError for another `secret`.
+    """
+    plan = load_plan(engine, plan_id)
+    with writing(engine) as connection:
+        lock_reservations(connection)
+        check_secret(connection, secret)
+        row = connection.execute(select(plans).where(plans.c.plan_id == plan_id)).one()
+        if row.status == "applied":
+            return Reservation(plan_id, 0, {}, _batches(connection, plan_id), already_applied=True)
+        if plan_hash(plan, planned_verdicts(connection, plan_id)) != row.hash:
+            raise PlanError(
+                f"plan {plan_id} was changed after it was made; make a new one: tern plan {row.campaign}"
+            )
+        _refuse_second(connection, row)
+        now = max(now, _newest(connection) or now)
+        revised = recheck(connection, config, plan_id, now=now)
+        campaign = Campaign.model_validate(row.definition)
+        size = config.channels[campaign.channel].batch_size
+        reserved = _insert(connection, row, campaign, size, now, run_id)
+        connection.execute(
+            update(plans)
+            .where(plans.c.plan_id == plan_id)
+            .values(status="applied", applied_at=now, approved_by=approved_by)
+        )
+        return Reservation(plan_id, reserved, revised, _batches(connection, plan_id))
+
+
+def _refuse_second(connection: Connection, plan: Row[Any]) -> None:
+    query = select(plans.c.plan_id).where(
+        plans.c.campaign == plan.campaign, plans.c.occurrence == plan.occurrence, plans.c.status == "applied"
+    )
+    if (other := connection.execute(query).scalar()) is not None:
+        raise PlanError(f"{plan.campaign} of {plan.occurrence} was sent as plan {other}; it is sent once a day")
+
+
+def _newest(connection: Connection) -> datetime | None:
+    """Caps look back from the time of sending, so times must follow the order in which the lock was held: a
+    reservation that waited, or a host whose clock is behind, would not see the one before it."""
+    return connection.execute(select(func.max(plans.c.applied_at))).scalar()
+
+
+def _insert(
+    connection: Connection, plan: Row[Any], campaign: Campaign, batch_size: int, now: datetime, run_id: str | None
+) -> int:
+    """A batch holds people of neighbouring customer numbers, shop by shop."""
+    position = func.row_number().over(order_by=(verdicts.c.shop, verdicts.c.customer_id))
+    columns = {
+        "plan_id": verdicts.c.plan_id,
+        "what": literal(campaign.name),
+        "occurrence": literal(plan.occurrence),
+        "customer_id": verdicts.c.customer_id,
+        "channel": literal(campaign.channel),
+        "purpose": literal(campaign.purpose),
+        "shop": verdicts.c.shop,
+        "segment": verdicts.c.segment,
+        "template": literal(campaign.template),
+        "locale": verdicts.c.locale,
+        "address_hash": customers.c.email_hash,
+        "batch": (position - 1) // batch_size + 1,
+        "state": literal("reserved"),
+        "send_at": literal(now, Instant()),
+        "reserved_at": literal(now, Instant()),
+        "run_id": literal(run_id),
+    }
+    chosen = (
+        select(*(value.label(name) for name, value in columns.items()))
+        .join_from(verdicts, customers, customers.c.customer_id == verdicts.c.customer_id)
+        .where(
+            verdicts.c.plan_id == plan.plan_id,
+            verdicts.c.verdict == "selected",
+            verdicts.c.revised_verdict.is_(None),
+        )
+    )
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(messages).from_select(list(columns), chosen).on_conflict_do_nothing()
+    connection.execute(statement)
+    counted = select(func.count()).where(messages.c.plan_id == plan.plan_id)
+    return connection.execute(counted).scalar_one()
+
+
+def _batches(connection: Connection, plan_id: int) -> tuple[int, ...]:
+    query = select(messages.c.batch).where(messages.c.plan_id == plan_id, messages.c.state == "reserved")
+    return tuple(connection.execute(query.distinct().order_by(messages.c.batch)).scalars())
