@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -14,8 +15,11 @@ from tasks.place import workplace
 from tasks.plan import plan
 from tasks.send import open_batches, reserve_plan, send, take_over
 
+SENDERS: Any = ThreadPoolTaskRunner(max_workers=2)
+"""So many batches, and connections to the mail server, at a time."""
 
-@flow(name="run-campaign", flow_run_name="{campaign}", task_runner=ThreadPoolTaskRunner(max_workers=2))
+
+@flow(name="run-campaign", flow_run_name="{campaign}", task_runner=SENDERS)
 def run_campaign(campaign: str, as_of: datetime | None = None, dry_run: bool = True) -> str:
     """Decide who gets a campaign; unless it is a dry run, send it, and whatever an earlier run left over.
 

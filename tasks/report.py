@@ -9,9 +9,9 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from lifecycle.clock import utc_now
-from lifecycle.reports.run_report import build_report
-from lifecycle.reports.render import summary_rows, to_markdown
 from lifecycle.reports.files import write_report
+from lifecycle.reports.render import summary_rows, to_markdown
+from lifecycle.reports.run_report import build_report
 from tasks.place import workplace
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -75,7 +76,7 @@ def send(batch: draining.Batch) -> draining.BatchResult:
 
 def _progress(batch: draining.Batch, every_seconds: float = 5.0) -> Callable[[int], None]:
     """Shows how far a batch is; an artifact costs 40 ms, so only now and then."""
-    artifact = create_progress_artifact(0.0, description=f"plan {batch.plan_id}, batch {batch.batch}")
+    artifact: Any = create_progress_artifact(0.0, description=f"plan {batch.plan_id}, batch {batch.batch}")
     shown = time.monotonic()
 
     def on_progress(done: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,13 @@ import typer
 
 from lifecycle.cli.common import AsJson, Since, Until, console, print_json, print_table
 from lifecycle.clock import utc_now
+from lifecycle.customers.intake import take_in, take_in_rows
 from lifecycle.db.runs import booked
 from lifecycle.errors import UsageError
+from lifecycle.platforms import ENTITIES, landing, open_platform
+from lifecycle.platforms.base import Window
+from lifecycle.platforms.files import read_file
+from lifecycle.quality.gate import check_fetched, check_rows
 from lifecycle.workplace import open_workplace
 
 
@@ -38,7 +44,50 @@ def import_file(
 
     Example: `tern import orders data/sample/order_lines.csv --shop atlas`
     """
-    raise NotImplementedError
+    place, now = open_workplace(), utc_now()
+    settings, source = place.config.shop(shop), str(file)
+    batches = list(read_file(file, kind.value, settings, mapping=_mapping(rename or ())))
+    parameters = {"kind": kind.value, "shop": shop}
+    with booked(place.engine, "import", parameters=parameters) as run:
+        gate = check_rows(
+            place.engine,
+            shop,
+            kind.value,
+            batches,
+            source=source,
+            max_rejected_share=place.config.shops_file.quality.max_rejected_share,
+            now=now,
+            run_id=run.run_id,
+        )
+        taken = take_in_rows(
+            place.engine,
+            place.config,
+            shop,
+            batches,
+            gate,
+            secret=place.environment.secret,
+            now=now,
+            run_id=run.run_id,
+            source=source,
+        )
+        run.say(taken.sentence())
+        run.summary[kind.value] = taken.counts()
+    if as_json:
+        return print_json({"file": source, "shop": shop, "entity": kind.value, **taken.counts()})
+    console.print(taken.sentence())
+    for expectation, rows in taken.reasons.items():
+        console.print(f"  {rows:,} rows in quarantine: {expectation}")
+    return None
+
+
+def _mapping(pairs: Iterable[str]) -> dict[str, str]:
+    mapping = {}
+    for pair in pairs:
+        ours, equals, theirs = pair.partition("=")
+        if not (ours and equals and theirs):
+            raise UsageError(f'--map "{pair}" must be OURS=THEIRS, for example --map order_id=Invoice')
+        mapping[ours] = theirs
+    return mapping
 
 
 def pull(shop: str, since: Since = None, until: Until = None, as_json: AsJson = False) -> None:
@@ -46,11 +95,6 @@ def pull(shop: str, since: Since = None, until: Until = None, as_json: AsJson = 
 
     Example: `tern pull atlas`
     """
-    from lifecycle.customers.intake import take_in
-    from lifecycle.platforms import ENTITIES, landing, open_platform
-    from lifecycle.platforms.base import Window
-    from lifecycle.quality.gate import check_fetched
-
     place, results = open_workplace(), []
     settings, pulling = place.config.shop(shop), place.config.shops_file.pulling
     if settings.platform == "file":

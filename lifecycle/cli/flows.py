@@ -1,4 +1,4 @@
-"""`tern run`, `tern report`, `tern up`."""
+"""`tern run`, `tern report`."""
 
 from __future__ import annotations
 
