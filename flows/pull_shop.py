@@ -9,7 +9,7 @@ from lifecycle.db.runs import booked
 from lifecycle.platforms import ENTITIES
 from tasks.check import check
 from tasks.place import workplace
-from tasks.pull import pull
+from tasks.pull import patient
 from tasks.take_in import take_in
 
 
@@ -24,7 +24,7 @@ def pull_shop(shop: str, since: datetime | None = None, until: datetime | None =
     settings = place.config.shop(shop)
     with booked(place.engine, "pull-shop", parameters={"shop": shop}, flow_run_id=flow_run.id) as run:
         for entity in ENTITIES[settings.platform]:
-            fetched = pull(shop, entity, since, until, run.run_id)
+            fetched = patient()(shop, entity, since, until, run.run_id)
             gate = check(fetched, run.run_id)
             taken = take_in(fetched, gate, run.run_id)
             run.say(taken.sentence())

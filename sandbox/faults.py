@@ -10,13 +10,13 @@ from typing import Literal
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Kind = Literal["error", "busy", "hang", "cut"]
+FaultKind = Literal["error", "busy", "hang", "cut"]
 """500; 429 with Retry-After; silence for `seconds`; half of the right answer."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    kind: Kind
+    kind: FaultKind
     path: str = ""
     """Only requests whose path holds it."""
     seconds: float = 2.0

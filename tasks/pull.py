@@ -17,13 +17,14 @@ from tasks.place import is_busy, workplace
     name="pull",
     task_run_name="pull {shop} {entity}",
     tags=["platform"],
-    retries=2,
-    retry_delay_seconds=[10, 60],
     retry_condition_fn=is_busy,
     cache_policy=NO_CACHE,
 )
 def pull(shop: str, entity: str, since: datetime | None, until: datetime | None, run_id: str) -> landing.Fetched:
-    """Land every page of `entity` changed since the bookmark (or `since`) and before `until` (or now)."""
+    """Land every page of `entity` changed since the bookmark (or `since`) and before `until` (or now).
+
+    How often and when a busy platform is asked again is configuration: see `patient`.
+    """
     place, now = workplace(), utc_now()
     settings, pulling = place.config.shop(shop), place.config.shops_file.pulling
     window = landing.next_window(place.engine, shop, entity, pulling=pulling, until=until or now)
@@ -42,6 +43,12 @@ def pull(shop: str, entity: str, since: datetime | None, until: datetime | None,
     )
     get_run_logger().info("%s: %s %s landed", shop, f"{fetched.rows:,}", entity)
     return fetched
+
+
+def patient():  # type: ignore[no-untyped-def]
+    """`pull`, with the configured waits for a platform that is busy or down."""
+    waits = list(workplace().config.shops_file.pulling.busy_wait_seconds)
+    return pull.with_options(retries=len(waits), retry_delay_seconds=waits)
 
 
 def _progress(shop: str, entity: str, every: int = 5_000):  # type: ignore[no-untyped-def]

@@ -178,7 +178,7 @@ class Shopify:
         return self._caller.attempt(start)
 
     def _wait(self, client: httpx.Client, operation_id: str) -> dict[str, Any]:
-        """The finished operation. Polls after 0.25, 0.5, 1 … 10 seconds."""
+        """The finished operation. Polls after 0.25 seconds, then ever less often, at last every 10."""
         pause, waited = 0.25, 0.0
         while waited < _LONGEST_EXPORT_SECONDS:
             _body, data = self._ask(client, queries.BULK_STATUS, {"id": operation_id})
@@ -193,7 +193,7 @@ class Shopify:
                     self._caller.sentence(f"Shopify's export ended as {status} ({code}); try again later")
                 )
             self._caller.sleep(pause)
-            waited, pause = waited + pause, min(pause * 2, _LONGEST_POLL_SECONDS)
+            waited, pause = waited + pause, min(pause * 1.5, _LONGEST_POLL_SECONDS)
         raise PlatformBusy(self._caller.sentence("Shopify's export takes longer than 6 hours; try again later"))
 
     def _download(self, client: httpx.Client, url: str, file: IO[bytes], rows: int | None) -> None:

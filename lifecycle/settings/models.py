@@ -86,7 +86,10 @@ class Pulling(Section):
     overlap_minutes: int = Field(default=15, ge=0, description="read again before the bookmark, for late rows")
     page_size: int = Field(default=100, ge=1, le=250)
     timeout_seconds: float = Field(default=30, gt=0)
-    max_attempts: int = Field(default=5, ge=1)
+    max_attempts: int = Field(default=5, ge=1, description="per request, seconds apart")
+    busy_wait_seconds: tuple[int, ...] = Field(
+        default=(30, 120), description="waits of a flow before it asks a platform again that is busy or down"
+    )
 
 
 class Quality(Section):
