@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lifecycle.cli.common import print_table
+from lifecycle.cli.common import print_across, print_table
 from lifecycle.db.runs import newest_run
 from lifecycle.errors import TernError, UsageError
 from lifecycle.processes import Env, free_port, process, run, wait_for
@@ -145,7 +145,7 @@ def _tell(stock: Stock, data: Path, env: Env, seconds: float) -> None:
     console.print()
     print_table(accounting.account(stock, place.engine), title="Lines of the input")
     print_table([_stage(stage) for stage in report.stages], title="Stages")
-    print_table(summary_rows(report), title="Campaigns")
+    print_across(summary_rows(report), title="Campaigns")
     for sentence in (*_nothing_twice(data, report), *_nothing_new(report)):
         console.print(sentence)
     console.print(

@@ -56,6 +56,20 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
     console.print(table)
 
 
+def print_across(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
+    """The same with a column for each row: few rows of many values fit a terminal that way."""
+    if not rows:
+        return
+    first, *names = rows[0]
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column("")
+    for row in rows:
+        table.add_column(str(row[first]), justify="right")
+    for name in names:
+        table.add_row(name, *(_cell(row[name]) for row in rows))
+    console.print(table)
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: ""}[value]

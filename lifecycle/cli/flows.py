@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lifecycle.cli.common import console, print_table
+from lifecycle.cli.common import console, print_across
 from lifecycle.clock import utc_now
 from lifecycle.db.runs import newest_run
 from lifecycle.errors import UsageError
@@ -54,7 +54,7 @@ def report(
         write_as(built, out)
         console.print(f"Wrote the report of {run_id} to {out}.")
         return
-    print_table(summary_rows(built), title=f"{run_id}")
+    print_across(summary_rows(built), title=run_id)
 
 
 def register(app: typer.Typer) -> None:

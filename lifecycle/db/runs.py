@@ -121,8 +121,9 @@ def finish_run(engine: Engine, run_id: str, state: str, *, now: datetime, summar
 
 
 def newest_run(engine: Engine, *flows: str) -> str | None:
-    """The newest run of any of `flows` (of all flows without one)."""
-    query = select(runs.c.run_id).order_by(runs.c.started_at.desc(), runs.c.run_id.desc()).limit(1)
+    """The newest run of any of `flows` (of all flows without one) that is no part of another run."""
+    query = select(runs.c.run_id).where(runs.c.parent_run_id.is_(None))
+    query = query.order_by(runs.c.started_at.desc(), runs.c.run_id.desc()).limit(1)
     if flows:
         query = query.where(runs.c.flow.in_(flows))
     with reading(engine) as connection:

@@ -158,7 +158,7 @@ quarantine = _table(
     _key("quarantine_id"),
     Column("shop", Text, nullable=False),
     Column("entity", Text, nullable=False, comment="orders, customers, …"),
-    Column("row_key", Text, nullable=False, comment="the platform's id, or file and line"),
+    Column("row_key", Text, nullable=False, comment="the platform's id; where it has none, from its content"),
     Column("row", Json, nullable=False, comment="the rejected row, whole"),
     Column("row_updated_at", Instant, comment="at the platform; null where the row does not say"),
     Column("lines", Integer, nullable=False, server_default="1", comment="input lines in this row"),

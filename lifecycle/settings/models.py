@@ -87,7 +87,7 @@ class Pulling(Section):
     page_size: int = Field(default=100, ge=1, le=250)
     timeout_seconds: float = Field(default=30, gt=0)
     max_attempts: int = Field(default=5, ge=1, description="per request, seconds apart")
-    busy_wait_seconds: tuple[int, ...] = Field(
+    busy_wait_seconds: tuple[float, ...] = Field(
         default=(30, 120), description="waits of a flow before it asks a platform again that is busy or down"
     )
 

@@ -115,4 +115,5 @@ def test_runs_are_booked_with_their_children(engine: Engine) -> None:
     assert found["run-campaign"].summary["error"] == "nothing could be sent"
     assert found["daily"].summary["peak_mb"] >= found["pull-shop"].summary["peak_mb"] > 0
     assert newest_run(engine, "daily") == outer.run_id
+    assert newest_run(engine) == outer.run_id, "a child is no run of its own"
     assert newest_run(engine, "report") is None

@@ -149,7 +149,9 @@ def upgrade() -> None:
         sa.Column("quarantine_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("shop", sa.Text(), nullable=False),
         sa.Column("entity", sa.Text(), nullable=False, comment="orders, customers, …"),
-        sa.Column("row_key", sa.Text(), nullable=False, comment="the platform's id, or file and line"),
+        sa.Column(
+            "row_key", sa.Text(), nullable=False, comment="the platform's id; where it has none, from its content"
+        ),
         sa.Column("row", schema.Json(), nullable=False, comment="the rejected row, whole"),
         sa.Column(
             "row_updated_at",
