@@ -47,12 +47,14 @@ class Claim:
 
 @dataclass(slots=True)
 class Identity:
-    """What is stored of one platform's customer; the last three say what its newest customer row said."""
+    """What is stored of one platform's customer."""
 
     customer_id: int
     updated_at: datetime | None = None
+    """Of its newest customer row, like `content_hash`; None where only orders have named it."""
     content_hash: str | None = None
     profile: dict[str, Any] = field(default_factory=dict)
+    """See lifecycle.customers.profiles."""
 
 
 def own_address(address: str | None, *, verified: bool = True) -> str | None:
@@ -103,14 +105,13 @@ def link(target: Target, claims: Sequence[Claim], known: dict[str, Identity]) ->
     ]
     upsert(target.connection, identities, rows, key=("shop", "platform_customer_id"))
     known |= {platform_id: Identity(people[person]) for platform_id, person in new.items()}
-    return [
-        known[claim.platform_customer_id].customer_id
-        if claim.platform_customer_id
-        else people[person]
-        if person
-        else None
-        for claim, person in zip(claims, persons, strict=True)
-    ]
+
+    def whose(claim: Claim, person: _Person | None) -> int | None:
+        if claim.platform_customer_id:
+            return known[claim.platform_customer_id].customer_id
+        return people[person] if person else None
+
+    return list(map(whose, claims, persons))
 
 
 def owners_of(connection: Connection, keys: Iterable[str | None]) -> dict[str | None, int]:

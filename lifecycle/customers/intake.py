@@ -34,7 +34,7 @@ class Intake:
     """What became of the rows of a pull or a file: rows = new + changed + equal + superseded + rejected.
 
     `superseded`: an older version of a row that is stored, or that came again in the same pull. `guests`:
-    orders whom nothing ties to a person. `lines`: input lines of all rows, `rejected_lines` those of rejected
+    orders that nothing ties to a person. `lines`: input lines of all rows, `rejected_lines` those of rejected
     ones.
     """
 
@@ -64,7 +64,7 @@ class Intake:
         if self.superseded:
             parts.append(f"{self.superseded:,} older than what is stored")
         parts.append(f"{self.rejected:,} rejected")
-        guests = f"; {self.guests:,} orders of guests whom nothing identifies" if self.guests else ""
+        guests = f"; {self.guests:,} from guests whom nothing identifies" if self.guests else ""
         lines = (
             f" ({self.lines:,} lines, {self.rejected_lines:,} of them rejected)" if self.lines > self.rows else ""
         )

@@ -108,8 +108,16 @@ def _stored_version(identity: Identity) -> Version | None:
 
 def _version(row: CustomerRow, part: Mapping[str, Any]) -> Version:
     facts = (
-        (fact.channel, fact.topic, fact.status, fact.basis, str(fact.occurred_at), fact.source, fact.wording)
-        for fact in row.consents
+        (
+            each.channel,
+            each.topic,
+            each.status,
+            each.basis,
+            str(aware(each.occurred_at)),
+            each.source,
+            each.wording,
+        )
+        for each in row.consents
     )
     return Version(said_at(row), content_hash([*part.values(), *facts]))
 

@@ -22,10 +22,10 @@ from lifecycle.ledger.claims import new_claim
 from lifecycle.ledger.records import Batch, BatchResult, total
 from lifecycle.ledger.secret import check_secret
 from lifecycle.ledger.settling import (
-    AddressChanged,
     Claimed,
     ClaimLost,
     Forbidden,
+    OutOfDate,
     mark_sending,
     note_bounce,
     revise_verdict,
@@ -180,7 +180,7 @@ class _Sender:
             return True
         try:
             forbidden = why_forbidden(connection, self._settings, self._topic, claimed, self._claim, now)
-        except AddressChanged:
+        except OutOfDate:
             settle(connection, claimed, self._claim, {"state": "reserved"})
             self._counts["held"] += 1
         else:

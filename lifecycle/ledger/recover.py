@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, and_, func, select, update
 
 from lifecycle.db.engine import writing
 from lifecycle.db.schema import messages
@@ -36,18 +36,19 @@ def recover(engine: Engine, *, now: datetime) -> Recovered:
     unknown = released = 0
     with writing(engine) as connection:
         for claim in _dead_claims(connection, now):
-            held = (messages.c.claim == claim, messages.c.state.in_(_OPEN))
-            sending = (*held, messages.c.state == "sending")
+            held = and_(messages.c.claim == claim, messages.c.state.in_(_OPEN))
+            # In order of the key, as the holder goes, should it live after all.
+            locked = select(messages.c.message_id).where(held).order_by(messages.c.message_id).with_for_update()
+            connection.execute(locked).all()
             lost = {
                 "state": "unknown",
                 "settled_at": now,
                 "reason": "the sending process ended before the answer was written down",
-                "claim": None,
-                "lease_until": None,
             }
-            unknown += connection.execute(update(messages).where(*sending).values(lost)).rowcount
-            freed = update(messages).where(*held).values(claim=None, lease_until=None)
-            released += connection.execute(freed).rowcount
+            free = {"claim": None, "lease_until": None}
+            sending = update(messages).where(held, messages.c.state == "sending")
+            unknown += connection.execute(sending.values({**lost, **free})).rowcount
+            released += connection.execute(update(messages).where(held).values(free)).rowcount
     return Recovered(unknown, released)
 
 

@@ -42,7 +42,7 @@ class Forbidden:
     reason: str
 
 
-class AddressChanged(Exception):
+class OutOfDate(Exception):
     """The person has another address than the mail was made for; the message waits for the next drain."""
 
 
@@ -91,7 +91,7 @@ def mark_sending(settings: EmailChannel, topic: str) -> Update:
 def why_forbidden(
     connection: Connection, settings: EmailChannel, topic: str, claimed: Claimed, claim: str, now: datetime
 ) -> Forbidden:
-    """Why `mark_sending` changed nothing. Raises ClaimLost and AddressChanged."""
+    """Why `mark_sending` changed nothing. Raises ClaimLost and OutOfDate."""
     to = claimed.recipient
     found = connection.execute(
         select(messages.c.state, messages.c.claim, customers.c.email_hash)
@@ -103,7 +103,7 @@ def why_forbidden(
     if found.email_hash is None:
         return Forbidden("no_address", None, "no address any more")
     if found.email_hash != claimed.address_hash:
-        raise AddressChanged
+        raise OutOfDate
     suppressed = active_suppressions(now).subquery()
     reason = connection.execute(
         select(suppressed.c.reason)
@@ -127,6 +127,8 @@ def why_forbidden(
             agreed.c.topic == topic,
         )
     ).scalar()
+    if status == "granted":  # given again between the two statements
+        raise OutOfDate
     return Forbidden("no_consent", status or "never_given", "consent withdrawn since planning")
 
 

@@ -31,9 +31,10 @@ def broken_rules(mail: Rendered, shop: Shop, *, unsubscribe_url: str) -> Iterato
         yield "the text part is empty; fill the block body"
     elif shop.sender.postal_address not in mail.text:
         yield "the postal address is missing; write {{ sender.postal_address }}"
+    site = shop.site or "it has none: set site in config/shops.yaml"
     for link in find_links(mail.html, unsubscribe_url):
         if not _is_allowed(link.url, shop.site):
-            yield f'the link "{link.url}" is neither https nor on the site of shop {shop.name}'
+            yield f'the link "{link.url}" is neither https nor on the site of shop {shop.name} ({site})'
     for image in _IMAGE.findall(mail.html):
         if not _ALT.search(image):
             source = _SOURCE.search(image)

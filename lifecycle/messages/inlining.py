@@ -20,7 +20,7 @@ from lifecycle.messages.anchors import ANCHOR
 
 _STAND_IN = re.compile("\ue000(\\d+)\ue001")
 _HELD_BY_COMMENT = re.compile("<!--(\ue000\\d+\ue001)-->")
-_STRUCTURAL = re.compile(r"\{%[-+]?\s*(extends|block|endblock|include)\b")
+_STRUCTURAL = re.compile(r"\{%[-+]?\s*(extends|block|endblock|include)\b|\{\{[-+]?\s*super\(\)\s*[-+]?\}\}")
 _OUTSIDE_TAGS = re.compile(
     r"<!--.*?-->|<(title|style)\b.*?</\1>|<[a-zA-Z/!](?:[^>\"']|\"[^\"]*\"|'[^']*')*>|(\ue000\d+\ue001)",
     re.DOTALL,

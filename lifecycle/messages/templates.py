@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from css_inline import InlineError
 from jinja2 import (
     FileSystemLoader,
     StrictUndefined,
@@ -71,7 +72,7 @@ class Templates:
         if name not in self._compiled:
             try:
                 self._compiled[name] = self._compile(name)
-            except TemplateError as error:
+            except (TemplateError, InlineError) as error:
                 raise ConfigError(_sentence(self.folder, name, error)) from None
         return self._compiled[name]
 
@@ -136,6 +137,10 @@ def _problems(config: Config, templates: Templates, campaign: Campaign, locale: 
                 yield from wrong
                 return
             yield from _broken_rules(templates, campaign, shop, locale, samples)
+    except ConfigError as error:
+        yield str(error)
+    except ContentError as error:
+        yield f"{templates.folder.name}/{error}"
     except _RENDER_ERRORS as error:
         yield _sentence(templates.folder, name, error)
 
@@ -224,8 +229,6 @@ def _sentence(folder: Path, name: str, error: Exception) -> str:
     if isinstance(error, TemplateNotFound):
         layouts = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("layouts/*.html"))]
         return f'{folder.name}/{name}: there is no "{error.name}" to build on{suggest(str(error.name), layouts)}'
-    if isinstance(error, ContentError):
-        return str(error)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(folder)]
     if not frames:
         return f"{folder.name}/{name}: {_words(error)}"

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, select
+
+from lifecycle.customers.consent import Said, effective_consent, record, withdraw
+from lifecycle.db.engine import reading, writing
+from lifecycle.db.schema import consents, customers, quarantine
+from lifecycle.platforms.records import ConsentFact
+from lifecycle.settings import Config
+from tests.customers.rows import NOW, ago, contents, customer, empty, granted, take, withdrawn
+
+LONG_AGO = datetime.fromisoformat("1970-01-01T00:00Z")
+WHO = ("atlas", "email", "promotions")
+
+
+def add_person(engine: Engine) -> int:
+    row = {"seed": 1, "first_seen_at": NOW, "updated_at": NOW}
+    with writing(engine) as connection:
+        return int(connection.execute(customers.insert().values(row)).inserted_primary_key[0])
+
+
+def say(engine: Engine, who: int, *facts: ConsentFact, row_at: datetime | None = None, now: datetime = NOW) -> int:
+    with writing(engine) as connection:
+        return record(connection, "atlas", [Said(who, fact, row_at) for fact in facts], now=now)
+
+
+def status(engine: Engine, as_of: datetime = NOW) -> str | None:
+    with reading(engine) as connection:
+        rows = connection.execute(effective_consent(as_of)).all()
+    assert len(rows) <= 1
+    return rows[0].status if rows else None
+
+
+def test_the_newest_fact_counts_and_the_past_can_be_asked(engine: Engine):
+    who = add_person(engine)
+    say(engine, who, granted(ago(days=3)), withdrawn(ago(days=2)), granted(ago(days=1)))
+    days = [4, 3, 2, 1, 0]
+    assert [status(engine, ago(days=day)) for day in days] == [None, "granted", "withdrawn", "granted", "granted"]
+
+
+def test_a_withdrawal_wins_against_a_grant_of_the_same_instant(engine: Engine):
+    who = add_person(engine)
+    say(engine, who, withdrawn(ago(days=1)))
+    say(engine, who, granted(ago(days=1)))
+    assert status(engine) == "withdrawn"
+
+
+def test_an_expired_grant_gives_way_to_one_that_still_holds(engine: Engine):
+    who = add_person(engine)
+    say(engine, who, granted(ago(days=9)))
+    with writing(engine) as connection:
+        implied = {"status": "granted", "basis": "purchase", "source": "orders", "expires_at": ago(days=1)}
+        where = dict(zip(("shop", "channel", "topic"), WHO, strict=True))
+        row = {"customer_id": who, "occurred_at": ago(days=5), "recorded_at": NOW} | implied | where
+        connection.execute(consents.insert().values(row))
+    with reading(engine) as connection:
+        for as_of, basis in ((ago(days=2), "purchase"), (ago(days=1), "express")):
+            assert connection.execute(effective_consent(as_of)).one().basis == basis
+
+
+def test_facts_without_a_date_can_only_lower(engine: Engine):
+    who = add_person(engine)
+    say(engine, who, granted(None), row_at=ago(days=1))
+    assert status(engine) == "granted"
+    say(engine, who, withdrawn(None), row_at=ago(days=5))
+    assert status(engine) == "withdrawn"
+    say(engine, who, granted(None), row_at=NOW)
+    assert status(engine) == "withdrawn"
+
+
+def test_a_withdrawal_without_any_date_is_taken_in_once(engine: Engine):
+    who = add_person(engine)
+    assert say(engine, who, granted(ago(days=1)), withdrawn(None)) == 2
+    assert say(engine, who, granted(ago(days=1)), withdrawn(None), now=NOW + timedelta(days=1)) == 0
+    assert status(engine) == "withdrawn"
+
+
+def test_taking_it_back_twice_is_once(engine: Engine):
+    who = add_person(engine)
+    say(engine, who, granted(ago(days=1)))
+    for _ in range(2):
+        with writing(engine) as connection:
+            withdraw(
+                connection, who, *WHO, occurred_at=NOW, recorded_at=NOW, source="web page", evidence="one click"
+            )
+    assert status(engine) == "withdrawn"
+    assert len(contents(engine, consents)) == 2
+
+
+@dataclass(frozen=True)
+class Event:
+    status: str
+    day: int | None
+    """None: the source does not say when."""
+    row_day: int | None
+
+    def fact(self) -> ConsentFact:
+        return granted(None if self.day is None else ago(days=20 - self.day), self.status)
+
+    def said_at(self) -> datetime | None:
+        return None if self.row_day is None else ago(days=20 - self.row_day)
+
+
+EVENTS = st.builds(
+    Event,
+    status=st.sampled_from(["granted", "withdrawn"]),
+    day=st.none() | st.integers(0, 9),
+    row_day=st.integers(0, 9),
+)
+
+
+def oracle(events: list[Event], as_of: datetime) -> str | None:
+    """The rule in words: the newest counts, the withdrawal where two are equally new."""
+    newest, best = None, None
+    for event in events:
+        at = event.fact().occurred_at or (LONG_AGO if event.status == "granted" else event.said_at())
+        assert at is not None
+        if at <= as_of and (best is None or (at, event.status == "withdrawn") > best):
+            newest, best = event.status, (at, event.status == "withdrawn")
+    return newest
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(EVENTS, max_size=6), repeated=st.lists(st.integers(0, 5), max_size=4), data=st.data())
+def test_any_history_in_any_order_counts_as_the_rule_says(
+    engine: Engine, events: list[Event], repeated: list[int], data: st.DataObject
+):
+    """Invariant 8, against a brute-force oracle, also for pages that come late or twice."""
+    empty(engine)
+    who = add_person(engine)
+    told = [*events, *(events[number] for number in repeated if number < len(events))]
+    for event in data.draw(st.permutations(told)):
+        say(engine, who, event.fact(), row_at=event.said_at())
+    for day in (0, 4, 9, 20):
+        assert status(engine, ago(days=20 - day)) == oracle(events, ago(days=20 - day))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(EVENTS, max_size=6), day=st.integers(0, 9))
+def test_only_evidence_newer_than_a_withdrawal_raises_consent(engine: Engine, events: list[Event], day: int):
+    empty(engine)
+    who = add_person(engine)
+    say(engine, who, withdrawn(ago(days=20 - day)))
+    for event in events:
+        say(engine, who, event.fact(), row_at=event.said_at())
+    if not any(event.status == "granted" and event.day is not None and event.day > day for event in events):
+        assert status(engine) == "withdrawn"
+
+
+def test_a_file_of_consents_reaches_people_by_id_or_address(engine: Engine, config: Config):
+    take(engine, config, [customer("C1"), customer("C2", "bob@example.com")])
+    rows = [
+        customer("C1", consents=[granted(ago(days=2))], raw={"line": 1}),
+        customer(None, "Bob@example.com", consents=[withdrawn(None)], updated_at=None, raw={"line": 2}),
+        customer("C3", consents=[granted(ago())], raw={"line": 3}),
+        customer(None, "eve@example.com", consents=[granted(ago())], raw={"line": 4}),
+        customer("C1", consents=[granted(ago(), "perhaps")], raw={"line": 5}),
+    ]
+    first = take(engine, config, rows, entity="consents")
+    assert (first.rows, first.new, first.rejected) == (5, 2, 3)
+    assert sorted(contents(engine, quarantine, "expectation", "reason")) == [
+        ("customer_known", "customer_id C3 is nobody's at shop atlas; import customers or orders first"),
+        ("customer_known", "the address is nobody's at shop atlas; import customers or orders first"),
+        ("status_known", "status is perhaps; it must be granted or withdrawn (consent 1)"),
+    ]
+    again = take(engine, config, rows, entity="consents", now=NOW + timedelta(days=1))
+    assert (again.new, again.equal, again.rejected) == (0, 2, 3)
+
+
+def test_a_consent_that_waited_for_its_customer_is_resolved(engine: Engine, config: Config):
+    rows = [customer("C1", consents=[withdrawn(ago(days=3))])]
+    assert take(engine, config, rows, entity="consents").rejected == 1
+    take(engine, config, [customer("C1")])
+    assert take(engine, config, rows, entity="consents").new == 1
+    assert contents(engine, quarantine, "resolved_at") == [(NOW,)]
+
+
+@pytest.mark.parametrize("late_first", [True, False])
+def test_what_a_late_page_says_of_consent_is_kept(engine: Engine, config: Config, late_first: bool):
+    late = customer("C1", updated_at=ago(days=5), consents=[withdrawn(ago(days=6))])
+    newer = customer("C1", updated_at=ago(days=1), consents=[])
+    for row in (late, newer) if late_first else (newer, late):
+        take(engine, config, [row])
+    assert status(engine) == "withdrawn"
+
+
+def test_effective_consent_joins_to_people(engine: Engine):
+    who = add_person(engine)
+    say(engine, who, granted(ago(days=1)))
+    counting = effective_consent(NOW).subquery()
+    query = select(customers.c.customer_id).join(counting, counting.c.customer_id == customers.c.customer_id)
+    with reading(engine) as connection:
+        assert connection.scalars(query).all() == [who]

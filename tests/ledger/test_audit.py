@@ -1,0 +1,272 @@
+"""The audit passes on an honest ledger and fails on one that is broken by hand, promise by promise."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
+
+from lifecycle.channels import Accepted, Outcome, Refused
+from lifecycle.db.engine import writing
+from lifecycle.db.schema import (
+    consents,
+    landing_pages,
+    message_events,
+    messages,
+    plans,
+    pull_bookmarks,
+    suppressions,
+    verdicts,
+)
+from lifecycle.ledger.audit import audit
+from lifecycle.ledger.drain import BatchResult
+from lifecycle.ledger.reserve import reserve
+from lifecycle.messages.records import Mail
+from lifecycle.settings import Config
+from tests.conftest import FakeClock
+from tests.ledger.people import NOW, SECRET, ScriptedChannel, add_people, add_plan, numbered, restore, stored
+
+SOON = NOW + timedelta(minutes=1)
+LATER = NOW + timedelta(hours=1)
+
+
+@pytest.fixture
+def sent(
+    engine: Engine, config: Config, clock: FakeClock, send: Callable[..., BatchResult], tmp_path: Path
+) -> Engine:
+    """Six people: five messages sent a minute after they were reserved, one refused, a capped person, one draft
+    plan, events, a landed page and its bookmark."""
+    people = add_people(engine, numbered(7))
+    plan_id = add_plan(engine, config, people[:6], others={people[6]: "capped"})
+    add_plan(engine, config, people, campaign="vip_thanks")
+    reserve(engine, config, plan_id, now=clock(), secret=SECRET)
+    clock.tick(minutes=1)
+
+    def answer(mail: Mail) -> Outcome:
+        dead = mail.envelope_to == "person.6@example.com"
+        refused = Refused("550 5.1.1", "unknown", permanent=True, scope="address")
+        return refused if dead else Accepted(mail.message_id)
+
+    assert send(ScriptedChannel(answer)).accepted == 5
+    body = b'{"orders": []}'
+    (tmp_path / "landing").mkdir()
+    (tmp_path / "landing" / "page.gz").write_bytes(gzip.compress(body))
+    with writing(engine) as connection:
+        connection.execute(
+            insert(message_events).values(message_id=1, kind="opened", occurred_at=LATER, source="web")
+        )
+        connection.execute(
+            insert(landing_pages).values(
+                shop="atlas",
+                platform="shopify",
+                entity="orders",
+                path="landing/page.gz",
+                sha256=hashlib.sha256(body).hexdigest(),
+                rows=0,
+                window_until=NOW,
+                landed_at=NOW,
+            )
+        )
+        connection.execute(
+            insert(pull_bookmarks).values(shop="atlas", entity="orders", watermark=NOW, moved_at=NOW)
+        )
+    return engine
+
+
+def broken(engine: Engine, data_dir: Path) -> list[str]:
+    found = audit(engine, data_dir=data_dir, now=LATER)
+    assert len(found) >= 14
+    return [finding.sentence.removeprefix("not true that ") for finding in found if not finding.passed]
+
+
+def message(number: int) -> ColumnElement[bool]:
+    return messages.c.message_id == number
+
+
+def test_honest_ledger_passes(sent: Engine, tmp_path: Path) -> None:
+    found = audit(sent, data_dir=tmp_path, now=LATER)
+    assert broken(sent, tmp_path) == []
+    assert {finding.invariant[0] for finding in found} == set("123458")
+    assert all(finding.sentence and finding.as_dict()["passed"] for finding in found)
+
+
+def test_empty_ledger_passes(engine: Engine, tmp_path: Path) -> None:
+    assert broken(engine, tmp_path) == []
+
+
+def _same_provider_id(connection: Connection) -> None:
+    connection.execute(update(messages).where(message(1)).values(provider_id="<2@atlas.example.com>"))
+
+
+def _lost_message(connection: Connection) -> None:
+    connection.execute(delete(messages).where(message(2)))
+
+
+def _message_of_nobody_selected(connection: Connection) -> None:
+    connection.execute(update(verdicts).where(verdicts.c.customer_id == 2).values(verdict="capped"))
+
+
+def _nobody_sends_it(connection: Connection) -> None:
+    connection.execute(update(messages).where(message(2)).values(state="sending", claim=None))
+
+
+def _lease_ran_out(connection: Connection) -> None:
+    held = {"state": "sending", "claim": "elsewhere:boot:1:1:x", "lease_until": LATER}
+    connection.execute(update(messages).where(message(2)).values(held))
+
+
+def _refused_without_reason(connection: Connection) -> None:
+    connection.execute(update(messages).where(message(6)).values(reason=None))
+
+
+def _accepted_without_proof(connection: Connection) -> None:
+    connection.execute(update(messages).where(message(2)).values(provider_id=None))
+
+
+def _broken_cap(connection: Connection) -> None:
+    """The first customer gets the second one's message as well, of the day before."""
+    moved = {"customer_id": 1, "occurrence": "2026-11-21", "plan_id": None, "send_at": NOW - timedelta(days=1)}
+    connection.execute(update(messages).where(message(2)).values(moved))
+
+
+def _suppressed_before(connection: Connection) -> None:
+    hashed = select(messages.c.address_hash).where(message(2)).scalar_subquery()
+    connection.execute(
+        insert(suppressions).values(
+            address_hash=hashed,
+            channel="email",
+            purpose="marketing",
+            reason="unsubscribe",
+            evidence="x",
+            occurred_at=NOW,
+            recorded_at=NOW,
+        )
+    )
+
+
+def _withdrawn_before(connection: Connection) -> None:
+    yes = select(consents).where(consents.c.customer_id == 2)
+    row = dict(connection.execute(yes).mappings().one())
+    row |= {"consent_id": 1_000, "status": "withdrawn", "occurred_at": NOW, "recorded_at": NOW}
+    connection.execute(insert(consents).values(row))
+
+
+def _smaller_audience(connection: Connection) -> None:
+    connection.execute(update(plans).where(plans.c.plan_id == 1).values(audience=6))
+
+
+def _changed_verdict(connection: Connection) -> None:
+    changed = update(verdicts).where(verdicts.c.plan_id == 1, verdicts.c.customer_id == 7)
+    connection.execute(changed.values(verdict="hold_out"))
+
+
+def _event_before_sending(connection: Connection) -> None:
+    opened = {"message_id": 2, "kind": "opened", "occurred_at": NOW, "source": "web"}
+    connection.execute(insert(message_events).values(opened))
+
+
+def _event_of_what_was_never_sent(connection: Connection) -> None:
+    connection.execute(update(messages).where(message(6)).values(sent_at=None))
+
+
+def _other_page(connection: Connection) -> None:
+    connection.execute(update(landing_pages).values(sha256="0" * 64))
+
+
+def _missing_page(connection: Connection) -> None:
+    connection.execute(update(landing_pages).values(path="landing/gone.gz"))
+
+
+def _bookmark_ahead(connection: Connection) -> None:
+    connection.execute(update(pull_bookmarks).values(watermark=LATER + timedelta(minutes=1)))
+
+
+BREAKS: tuple[tuple[Callable[[Connection], None], str], ...] = (
+    (_same_provider_id, "no two messages have the same id at their provider: message 2"),
+    (_lost_message, "everybody whom an applied plan selected has a message: customer 2 of plan 1"),
+    (_message_of_nobody_selected, "every message goes back to a selected verdict: message 2"),
+    (_nobody_sends_it, "no message is on its way without a live process that sends it: message 2"),
+    (_lease_ran_out, "no message is on its way without a live process that sends it: message 2"),
+    (
+        _refused_without_reason,
+        "every accepted message has its proof and every other end its reason: message 6",
+    ),
+    (
+        _accepted_without_proof,
+        "every accepted message has its proof and every other end its reason: message 2",
+    ),
+    (_broken_cap, "no message broke a cap when it was reserved: "),
+    (_suppressed_before, "nothing was sent to a suppressed address: message 2"),
+    (_withdrawn_before, "no marketing was sent after consent had been withdrawn: message 2"),
+    (_smaller_audience, "every audience is the sum of its verdicts: plan 1"),
+    (_changed_verdict, "no plan's verdicts were changed after it was made: plan 1"),
+    (_event_before_sending, "every event belongs to a message that was sent before: event "),
+    (_event_of_what_was_never_sent, "every event belongs to a message that was sent before: event 1"),
+    (_other_page, "every landed page is stored as it came: page 1"),
+    (_missing_page, "every landed page is stored as it came: page 1"),
+    (_bookmark_ahead, "no bookmark is ahead of the clock: orders of atlas"),
+)
+
+
+def test_each_broken_promise_is_found(sent: Engine, tmp_path: Path) -> None:
+    rows = stored(sent)
+    for break_it, sentence in BREAKS:
+        with writing(sent) as connection:
+            break_it(connection)
+        found = broken(sent, tmp_path)
+        assert any(each.startswith(sentence) for each in found), (break_it.__name__, found)
+        restore(sent, rows)
+        assert broken(sent, tmp_path) == []
+
+
+def test_two_messages_for_the_same_thing(sent: Engine, tmp_path: Path) -> None:
+    """The database itself forbids it, so its rule goes first."""
+    columns = ", ".join(column.name for column in messages.columns if column.name != "message_id")
+    again = f"insert into messages (message_id, {columns}) select 99, {columns} from messages where message_id = 6"
+    raw = sent.raw_connection()
+    for statement in _FORGET_THE_RULE[sent.dialect.name] + [again]:
+        raw.cursor().execute(statement)
+    raw.commit()
+    raw.close()
+    claim = "no two messages are for the same campaign, date, customer and channel"
+    assert f"{claim}: message 99" in broken(sent, tmp_path)
+
+
+_FORGET_THE_RULE = {
+    "sqlite": [
+        "pragma foreign_keys = off",
+        "create table bare as select * from messages",
+        "drop table messages",
+        "alter table bare rename to messages",
+    ],
+    "postgresql": ["alter table messages drop constraint uq_messages_what_occurrence_customer_id_channel"],
+}
+
+
+def test_suppression_while_a_mail_was_leaving_proves_nothing(sent: Engine, tmp_path: Path) -> None:
+    with writing(sent) as connection:
+        _suppressed_before(connection)
+        connection.execute(update(suppressions).values(occurred_at=SOON - timedelta(seconds=4)))
+        connection.execute(update(suppressions).values(recorded_at=SOON - timedelta(seconds=4)))
+    assert broken(sent, tmp_path) == []
+
+
+def test_consent_given_again_before_sending(sent: Engine, tmp_path: Path) -> None:
+    with writing(sent) as connection:
+        _withdrawn_before(connection)
+        row = dict(connection.execute(select(consents).where(consents.c.consent_id == 1_000)).mappings().one())
+        newer = {"consent_id": 1_001, "status": "granted", "occurred_at": NOW + timedelta(seconds=10)}
+        connection.execute(insert(consents).values({**row, **newer}))
+    assert broken(sent, tmp_path) == []
+
+
+def test_many_offenders_are_counted_and_the_first_shown(sent: Engine, tmp_path: Path) -> None:
+    with writing(sent) as connection:
+        connection.execute(update(messages).values(state="sending", claim=None))
+    (finding,) = broken(sent, tmp_path)
+    assert finding.endswith(": message 1, message 2, message 3, message 4, message 5 and 1 more")

@@ -1,0 +1,111 @@
+"""From selected verdicts to reserved messages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from lifecycle.db.engine import reading, writing
+from lifecycle.db.schema import plans, verdicts
+from lifecycle.errors import ConfigError, PlanError
+from lifecycle.ledger.drain import BatchResult
+from lifecycle.ledger.reserve import reserve
+from lifecycle.settings import Config
+from tests.conftest import FakeClock
+from tests.ledger.people import NOW, SECRET, add_people, add_plan, ledger, numbered
+
+
+def test_every_selected_person_gets_a_message_in_batches(engine: Engine, config: Config) -> None:
+    people = add_people(engine, numbered(10))
+    plan_id = add_plan(engine, config, people[:9], others={people[9]: "capped"})
+    reservation = reserve(engine, config, plan_id, now=NOW, secret=SECRET, approved_by="Ada", run_id="run-1")
+    assert (reservation.reserved, reservation.revised, reservation.batches) == (9, {}, (1, 2, 3))
+    assert reservation.sentence() == f"plan {plan_id}: 9 messages reserved"
+    assert ledger(engine, "customer_id", "batch", "state", "send_at", "run_id") == [
+        (person, 1 + place // 4, "reserved", NOW, "run-1") for place, person in enumerate(people[:9])
+    ]
+    assert ledger(engine, "what", "occurrence", "channel", "purpose", "template", "locale")[0] == (
+        "winback", "2026-11-22", "email", "marketing", "winback", "en",
+    )  # fmt: skip
+    with reading(engine) as connection:
+        plan = connection.execute(select(plans)).one()
+    assert (plan.status, plan.applied_at, plan.approved_by) == ("applied", NOW, "Ada")
+
+
+def test_applying_again_reserves_nobody_and_names_the_open_batches(
+    engine: Engine, config: Config, send: Callable[..., BatchResult]
+) -> None:
+    plan_id = add_plan(engine, config, add_people(engine, numbered(5)))
+    reserve(engine, config, plan_id, now=NOW, secret=SECRET)
+    again = reserve(engine, config, plan_id, now=NOW + timedelta(hours=1), secret=SECRET)
+    assert (again.reserved, again.batches, again.already_applied) == (0, (1, 2), True)
+    assert len(ledger(engine, "message_id")) == 5
+    send()
+    assert reserve(engine, config, plan_id, now=NOW, secret=SECRET).batches == ()
+
+
+def test_people_who_no_longer_hold_get_nothing(engine: Engine, config: Config) -> None:
+    """The cap of winback is full by an earlier occurrence."""
+    people = add_people(engine, numbered(3))
+    yesterday = add_plan(engine, config, people[:1], occurrence="2026-11-21")
+    today = add_plan(engine, config, people)
+    reserve(engine, config, yesterday, now=NOW - timedelta(days=1), secret=SECRET)
+    reservation = reserve(engine, config, today, now=NOW, secret=SECRET)
+    assert (reservation.reserved, reservation.revised) == (2, {"capped": 1})
+    assert "no longer selected: 1 capped" in reservation.sentence()
+
+
+def test_changed_verdicts_are_not_applied(engine: Engine, config: Config) -> None:
+    people = add_people(engine, numbered(2))
+    plan_id = add_plan(engine, config, people[:1], others={people[1]: "suppressed"})
+    with writing(engine) as connection:
+        connection.execute(update(verdicts).values(verdict="selected"))
+    with pytest.raises(PlanError, match=f"plan {plan_id} was changed after it was made"):
+        reserve(engine, config, plan_id, now=NOW, secret=SECRET)
+    assert ledger(engine, "message_id") == []
+
+
+def test_second_plan_for_the_same_day_is_not_applied(engine: Engine, config: Config) -> None:
+    people = add_people(engine, numbered(2))
+    first, second = (add_plan(engine, config, people) for _ in range(2))
+    reserve(engine, config, first, now=NOW, secret=SECRET)
+    with pytest.raises(PlanError, match=f"winback of 2026-11-22 was sent as plan {first}"):
+        reserve(engine, config, second, now=NOW, secret=SECRET)
+    assert len(ledger(engine, "message_id")) == 2
+
+
+def test_another_secret_is_noticed_before_anything_is_reserved(engine: Engine, config: Config) -> None:
+    plan_id = add_plan(engine, config, add_people(engine, numbered(1)))
+    with pytest.raises(ConfigError, match="TERN_SECRET is not the one"):
+        reserve(engine, config, plan_id, now=NOW, secret=b"x" * 32)
+    assert ledger(engine, "message_id") == []
+
+
+def test_reservation_with_an_older_clock_still_sees_the_one_before_it(engine: Engine, config: Config) -> None:
+    """A host whose clock is behind, or that waited for the lock, must not break a cap."""
+    people = add_people(engine, numbered(2))
+    first = add_plan(engine, config, people, occurrence="2026-11-22")
+    second = add_plan(engine, config, people, occurrence="2026-11-23")
+    reserve(engine, config, first, now=NOW, secret=SECRET)
+    late = reserve(engine, config, second, now=NOW - timedelta(seconds=30), secret=SECRET)
+    assert (late.reserved, late.revised) == (0, {"capped": 2})
+
+
+def test_reservations_at_the_same_time_keep_the_caps(engine: Engine, config: Config, clock: FakeClock) -> None:
+    """winback allows one message in 60 days; of eight plans at once one gets each slot."""
+    people = add_people(engine, numbered(30))
+    made = [add_plan(engine, config, people, occurrence=f"2026-11-{day}") for day in range(10, 18)]
+    threads = [
+        threading.Thread(target=reserve, args=(engine, config, plan_id), kwargs={"now": NOW, "secret": SECRET})
+        for plan_id in made
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    customers = [customer for (customer,) in ledger(engine, "customer_id")]
+    assert sorted(customers) == people
