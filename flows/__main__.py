@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ NAMES = {
     for path in sorted(Path(__file__).parent.glob("*.py"))
     if not path.stem.startswith("_")
 }
+
+
+QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+"""A temporary server of Prefect must not send anything out either."""
 
 
 class WithoutTraceback(logging.Filter):
@@ -40,6 +45,7 @@ def main(arguments: list[str]) -> None:
     if given.flow not in NAMES:
         raise UsageError(f'there is no flow "{given.flow}"{suggest(given.flow, NAMES)}')
     parameters = dict(_parameter(text) for text in given.param)
+    os.environ.update({**QUIET, **os.environ})
     open_workplace().engine.dispose()  # wrong settings are told before Prefect starts
     flow = _load(given.flow)
     _refuse_unknown(given.flow, parameters, set(inspect.signature(flow.fn).parameters))

@@ -11,9 +11,13 @@ from tasks.place import workplace
 from tasks.segment import segment
 
 
-@flow(name="build-segments", flow_run_name="segments as of {as_of}")
+@flow(name="build-segments", flow_run_name="segments")
 def build_segments(as_of: datetime | None = None) -> str:
-    """Build all segments as of an instant (now, if none is given). Returns the run id."""
+    """Build all segments. Returns the run id.
+
+    Args:
+        as_of: Look at the orders as of this instant; empty: now. Not before the newest build.
+    """
     place, as_of = workplace(), as_of or utc_now()
     with booked(place.engine, "build-segments", as_of=as_of, flow_run_id=flow_run.id) as run:
         built = segment(as_of, run.run_id)

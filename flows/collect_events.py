@@ -14,7 +14,10 @@ from tasks.track import track
 def collect_events(pull: bool = True) -> str:
     """Take in what came back (opens, clicks, unsubscribes, purchases) and write the newest report again.
 
-    `pull`: ask the shops for purchases first. Returns the run id.
+    Returns the run id.
+
+    Args:
+        pull: Ask the shops for purchases first.
     """
     place = workplace()
     with booked(place.engine, "collect-events", flow_run_id=flow_run.id) as run:

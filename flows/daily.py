@@ -22,6 +22,10 @@ def daily(as_of: datetime | None = None, dry_run: bool = False) -> str:
 
     A shop that cannot be pulled does not stop the others, but then no campaign runs: its data would be stale.
     Finishes what it can, then fails with a list. Returns the run id.
+
+    Args:
+        as_of: Look at the world as of this instant; empty: now.
+        dry_run: Decide everything, send nothing.
     """
     place = workplace()
     failures: list[str] = []

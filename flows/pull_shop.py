@@ -17,8 +17,12 @@ from tasks.take_in import take_in
 def pull_shop(shop: str, since: datetime | None = None, until: datetime | None = None) -> str:
     """Pull what changed at one shop, check it, and take in what passed.
 
-    Without `since` it goes on from the bookmark. Returns the run id. A pull that fails leaves bookmark and
-    tables as they were.
+    A pull that fails leaves bookmark and tables as they were. Returns the run id.
+
+    Args:
+        shop: Name of the shop in config/shops.yaml.
+        since: Only what changed from here on; empty: from the bookmark.
+        until: Only what changed before; empty: until now.
     """
     place = workplace()
     settings = place.config.shop(shop)

