@@ -73,6 +73,10 @@ def _postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
             connection.execute(f"create database {name}{suffix}".encode())
         return url(name)
 
+    with psycopg.connect(url("postgres"), autocommit=True) as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"alter system set {setting} = off".encode())  # a test's database need not last
+        connection.execute("select pg_reload_conf()")
     migrate(create("tern_template").replace("postgresql://", "postgresql+psycopg://"))
     yield create
     server.cleanup()

@@ -7,14 +7,12 @@ from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, n
 
 from lifecycle.customers.consent import effective_consent
 from lifecycle.customers.suppression import active_suppressions
-from lifecycle.db.schema import customers
 from lifecycle.planning import holdout
 from lifecycle.planning.judgement import Judgement, candidates, standing
 
 
 def no_address(judgement: Judgement) -> Select:
-    unknown = or_(customers.c.email.is_(None), customers.c.email_hash.is_(None))
-    return _people("no_address", cast(null(), Text)).where(unknown)
+    return _people("no_address", cast(null(), Text)).where(candidates.c.address_hash.is_(None))
 
 
 def suppressed(judgement: Judgement) -> Select:
@@ -25,8 +23,7 @@ def suppressed(judgement: Judgement) -> Select:
     )
     found = (
         select(candidates.c.customer_id, ban.c.reason, newest_first.label("newest"))
-        .join_from(candidates, customers, customers.c.customer_id == candidates.c.customer_id)
-        .join(ban, ban.c.address_hash == customers.c.email_hash)
+        .join_from(candidates, ban, ban.c.address_hash == candidates.c.address_hash)
         .where(
             standing,
             ban.c.channel == judgement.channel_kind,
@@ -67,14 +64,11 @@ def unknown_shop(judgement: Judgement) -> Select:
 def held_out(judgement: Judgement) -> Select:
     """`rule` is the experiment: global before the campaign's own."""
     campaign, everywhere = judgement.campaign, judgement.config.campaigns_file.global_hold_out
-    globally = holdout.held_out(customers.c.seed, holdout.GLOBAL, everywhere)
-    here = holdout.held_out(customers.c.seed, campaign.name, campaign.hold_out)
+    globally = holdout.held_out(candidates.c.seed, holdout.GLOBAL, everywhere)
+    here = holdout.held_out(candidates.c.seed, campaign.name, campaign.hold_out)
     experiment = case((globally, holdout.GLOBAL), else_=campaign.name)
     return _people("hold_out", experiment).where(or_(globally, here))
 
 
 def _people(verdict: str, rule: ColumnElement[str]) -> Select:
-    query = select(candidates.c.customer_id, literal(verdict), rule)
-    return query.join_from(candidates, customers, customers.c.customer_id == candidates.c.customer_id).where(
-        standing
-    )
+    return select(candidates.c.customer_id, literal(verdict), rule).where(standing)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Select, func, insert, select
+from sqlalchemy import Connection, Select, case, func, insert, select
 
+from lifecycle.db.schema import customers
 from lifecycle.planning.caps import capped
 from lifecycle.planning.judgement import Judgement, candidates, decided, work_tables
 from lifecycle.planning.reasons import held_out, no_address, no_consent, suppressed, unknown_shop
@@ -28,7 +29,7 @@ def judged(connection: Connection, people: Select, judgement: Judgement) -> Iter
     `rule` is what decided: the reason of a suppression, the state of a consent, the experiment, the cap.
     """
     work_tables.create_all(connection, checkfirst=False)
-    connection.execute(insert(candidates).from_select([column.name for column in candidates.c], people))
+    connection.execute(insert(candidates).from_select([column.name for column in candidates.c], _known(people)))
     for reason in _REASONS:
         found = reason(judgement)
         columns = [column.name for column in decided.c][: len(found.selected_columns)]
@@ -39,3 +40,12 @@ def judged(connection: Connection, people: Select, judgement: Judgement) -> Iter
         candidates, decided, decided.c.customer_id == candidates.c.customer_id
     )
     work_tables.drop_all(connection, checkfirst=False)
+
+
+def _known(people: Select) -> Select:
+    """`people` with what the reasons ask about each: address_hash and seed."""
+    person = people.subquery("person")
+    address_hash = case((customers.c.email.is_not(None), customers.c.email_hash))
+    return select(person, address_hash, customers.c.seed).join_from(
+        person, customers, customers.c.customer_id == person.c.customer_id
+    )

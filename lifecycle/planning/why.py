@@ -48,11 +48,10 @@ def find_customer(connection: Connection, customer_ref: str) -> int:
         query = select(identities.c.customer_id).where(
             identities.c.shop == shop, identities.c.platform_customer_id == platform_id
         )
-        unknown = (
-            f"{shop} has no customer {platform_id}" if "@" not in platform_id else f"{shop} has no such customer"
-        )
+        unknown = "no shop has this customer" if "@" in customer_ref else f"{shop} has no customer {platform_id}"
     elif "@" in customer_ref:
-        query = select(customers.c.customer_id).where(customers.c.email_key == email_key(customer_ref))
+        key = email_key(customer_ref) or ""  # None would find those without an address
+        query = select(customers.c.customer_id).where(customers.c.email_key == key)
         unknown = "no customer has this e-mail address"
     else:
         raise UsageError(

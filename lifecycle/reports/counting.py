@@ -88,9 +88,8 @@ def message_facts(connection: Connection, scope: Scope) -> tuple[list[Fact], int
     )
     facts: list[Fact] = []
     strays = 0
-    for campaign, segment, locale, state, opened, clicked, bounced, complained, left, count in connection.execute(
-        query
-    ):
+    for row in connection.execute(query):
+        campaign, segment, locale, state, opened, clicked, bounced, complained, left, count = row
         accepted = state == "accepted"
         reached = accepted and not bounced
         always = [("state", state)] + [("bounced", "")] * (accepted and bounced)

@@ -91,7 +91,7 @@ def summary_rows(report: RunReport) -> list[dict[str, Any]]:
 
 def to_markdown(report: RunReport) -> str:
     lines = [f"# {_md(words.headline(report))}", ""]
-    lines += [f"Run `{report.run_id}`, {report.state}, numbers as of {words.moment(report.as_of)}.", ""]
+    lines += [f"Run {_md(report.run_id)}, {report.state}, numbers as of {words.moment(report.as_of)}.", ""]
     lines += [f"- **Problem:** {_md(problem)}" for problem in report.problems]
     for title, groups in (
         ("Campaigns", (*report.campaigns, report.total)),

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from sqlalchemy import Engine, Row, text
@@ -129,7 +129,7 @@ class Tracking:
     def _token(self, request: Request, purpose: Purpose) -> Token | None:
         return tokens.read(request.path_params["token"], purpose, self._secret)
 
-    def _hit(self, request: Request, kind: Any, token: Token) -> Hit:
+    def _hit(self, request: Request, kind: Literal["opened", "clicked"], token: Token) -> Hit:
         link_id = token.link_id if kind == "clicked" else None
         return Hit(kind, token.message_id, link_id, self._clock(), _visitor(request), _prefetch(request))
 
@@ -165,7 +165,7 @@ def _prefetch(request: Request) -> dict[str, Any] | None:
     return None
 
 
-async def _asked_by(request: Request) -> Any:
+async def _asked_by(request: Request) -> Literal["one_click", "page"] | None:
     """`one_click`, `page`, or None for a body that asks for nothing. Some senders forget the content type."""
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         async with request.form(max_files=1, max_fields=10) as form:

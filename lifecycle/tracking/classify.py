@@ -4,7 +4,7 @@ version of the rules, so that better rules can be run over the same events."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from lifecycle.tracking.rules import IP_MEMORY, RULES_VERSION, find_bursts, judg
 
 __all__ = ["RULES_VERSION", "Classified", "classify", "rules_version"]
 
+_KINDS = ("opened", "clicked")
 _BATCH = 50_000
 
 
@@ -44,37 +45,33 @@ def classify(engine: Engine, config: Config, *, now: datetime) -> Classified:
     settled = now - timedelta(seconds=2 * tracking.burst_seconds)
     counts: Counter[tuple[str, str]] = Counter()
     with reading(engine) as connection:
-        since = _oldest_without_class(connection, version, settled)
-        if since is None:
+        first, last, since = _without_class(connection, version, settled)
+        if first is None:
             return Classified()
         bursts = find_bursts(_clicks(connection, since - IP_MEMORY), tracking)
-    for events in _without_class(engine, version, settled):
+    for start in range(first, last + 1, _BATCH):
+        with reading(engine) as connection:
+            events = _batch(connection, version, settled, start, min(start + _BATCH, last + 1))
         result = judge(events, bursts, tracking)
         _keep(engine, result, version)
         counts.update(zip(events["kind"], result["class"], strict=True))
     return Classified(dict(counts))
 
 
-def _select_without_class(version: str, settled: datetime, *columns: Any) -> Select[Any]:
-    event, class_ = message_events.c, event_classes.c
-    return (
-        select(*columns)
-        .select_from(
-            message_events.join(messages, messages.c.message_id == event.message_id).outerjoin(
-                event_classes, and_(class_.event_id == event.event_id, class_.rules_version == version)
-            )
-        )
-        .where(event.kind.in_(("opened", "clicked")), event.occurred_at <= settled, class_.event_id.is_(None))
+def _without_class(connection: Connection, version: str, settled: datetime) -> Any:
+    """Lowest and highest id, and the earliest instant, of the events that have no class yet."""
+    event = message_events.c
+    query = _select_without_class(
+        version, settled, func.min(event.event_id), func.max(event.event_id), func.min(event.occurred_at)
     )
+    return connection.execute(query.where(event.kind.in_(_KINDS))).one()
 
 
-def _oldest_without_class(connection: Connection, version: str, settled: datetime) -> datetime | None:
-    query = _select_without_class(version, settled, func.min(message_events.c.occurred_at))
-    return connection.execute(query).scalar()
+def _batch(connection: Connection, version: str, settled: datetime, start: int, stop: int) -> pd.DataFrame:
+    """Events with start <= event_id < stop in the shape that `rules.judge` wants, and the kind.
 
-
-def _without_class(engine: Engine, version: str, settled: datetime) -> Iterator[pd.DataFrame]:
-    """Batches in the shape that `rules.judge` wants, and the kind."""
+    The kind is not asked in SQL: SQLite would read by its index, and all events for every batch.
+    """
     event = message_events.c
     query = _select_without_class(
         version,
@@ -86,17 +83,24 @@ def _without_class(engine: Engine, version: str, settled: datetime) -> Iterator[
         event.user_agent,
         event.ip,
         event.detail,
+    ).where(event.event_id >= start, event.event_id < stop)
+    events = _frame(connection, query)
+    events = events[events["kind"].isin(_KINDS)].reset_index(drop=True)
+    events["prefetch"] = [bool(isinstance(detail, dict) and detail.get("prefetch")) for detail in events["detail"]]
+    return events
+
+
+def _select_without_class(version: str, settled: datetime, *columns: Any) -> Select[Any]:
+    event, class_ = message_events.c, event_classes.c
+    return (
+        select(*columns)
+        .select_from(
+            message_events.join(messages, messages.c.message_id == event.message_id).outerjoin(
+                event_classes, and_(class_.event_id == event.event_id, class_.rules_version == version)
+            )
+        )
+        .where(event.occurred_at <= settled, class_.event_id.is_(None))
     )
-    last = 0
-    while True:
-        with reading(engine) as connection:
-            batch = query.where(event.event_id > last).order_by(event.event_id).limit(_BATCH)
-            events = _frame(connection, batch)
-        if events.empty:
-            return
-        last = int(events["event_id"].iloc[-1])
-        events["prefetch"] = events["detail"].map(lambda detail: bool(detail and detail.get("prefetch")))
-        yield events
 
 
 def _clicks(connection: Connection, since: datetime) -> pd.DataFrame:
@@ -107,8 +111,11 @@ def _clicks(connection: Connection, since: datetime) -> pd.DataFrame:
 
 def _frame(connection: Connection, query: Select[Any]) -> pd.DataFrame:
     result = connection.execute(query)
-    frame = pd.DataFrame(result.all(), columns=list(result.keys()))
-    for column in {"occurred_at", "sent_at"} & set(frame.columns):
+    names, rows = list(result.keys()), result.all()
+    frame = pd.DataFrame(
+        dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {name: [] for name in names}
+    )
+    for column in {"occurred_at", "sent_at"} & set(names):
         frame[column] = pd.to_datetime(frame[column], utc=True)
     return frame
 

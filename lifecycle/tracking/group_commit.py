@@ -37,7 +37,7 @@ class GroupCommit(Generic[Entry, Answer]):
     ) -> None:
         self._engine, self._apply, self._seconds, self._most = engine, apply, seconds, most
         self._queue: SimpleQueue[tuple[Entry, asyncio.Future[Answer]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="group-commit")
+        self._thread = threading.Thread(target=self._work, name="group-commit", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

@@ -7,9 +7,12 @@ in a moment, and the address that did so. Frames in, frames out; `classify` appl
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pandas as pd
 
@@ -46,13 +49,15 @@ def find_bursts(clicks: pd.DataFrame, tracking: Tracking) -> Bursts:
     """
     span = pd.Timedelta(seconds=tracking.burst_seconds)
     enough = clicks.groupby("message_id")["link_id"].transform("nunique") >= tracking.burst_links
+    suspects = clicks[enough].sort_values(["message_id", "occurred_at", "event_id"])
+    rows = suspects[["message_id", "link_id", "occurred_at", "event_id", "ip"]].itertuples(index=False)
     events: set[int] = set()
-    seen: list[tuple[str, pd.Timestamp]] = []
-    for _, each in clicks[enough].sort_values(["occurred_at", "event_id"]).groupby("message_id"):
-        members = _in_burst(list(each["link_id"]), list(each["occurred_at"]), tracking.burst_links, span)
-        burst = each[members]
-        events.update(burst["event_id"])
-        seen.extend(zip(burst["ip"], burst["occurred_at"], strict=True))
+    seen: set[tuple[str, pd.Timestamp]] = set()
+    for _, of_message in itertools.groupby(rows, key=lambda row: row.message_id):
+        followed = list(of_message)
+        for row in _in_burst(followed, tracking.burst_links, span):
+            events.add(row.event_id)
+            seen.add((row.ip, row.occurred_at))
     return Bursts(frozenset(events), _remembered(seen, span))
 
 
@@ -97,29 +102,27 @@ def _by_agent(agents: pd.Series) -> tuple[pd.Series, pd.Series]:
     return agents.map(classes), agents.map(reasons)
 
 
-def _in_burst(links: list[int], times: list[pd.Timestamp], enough: int, span: pd.Timedelta) -> list[bool]:
-    """Of clicks in order of time: is it in any window of `span` with `enough` different links?"""
-    members, inside, first, marked = [False] * len(links), Counter[int](), 0, 0
-    for last, link in enumerate(links):
-        inside[link] += 1
-        while times[last] - times[first] > span:
-            inside[links[first]] -= 1
-            if not inside[links[first]]:
-                del inside[links[first]]
+def _in_burst(clicks: Sequence[Any], enough: int, span: pd.Timedelta) -> Iterator[Any]:
+    """Of one message's clicks in order of time: those in any window of `span` with `enough` different links."""
+    inside: Counter[int] = Counter()
+    first = told = 0
+    for last, click in enumerate(clicks):
+        inside[click.link_id] += 1
+        while click.occurred_at - clicks[first].occurred_at > span:
+            inside[clicks[first].link_id] -= 1
             first += 1
-        if len(inside) >= enough:
-            start = max(first, marked)
-            members[start : last + 1] = [True] * (last + 1 - start)
-            marked = last + 1
-    return members
+        if len(+inside) >= enough:
+            yield from clicks[max(first, told) : last + 1]
+            told = last + 1
 
 
-def _remembered(seen: list[tuple[str, pd.Timestamp]], span: pd.Timedelta) -> pd.DataFrame:
+def _remembered(seen: Iterable[tuple[str, pd.Timestamp]], span: pd.Timedelta) -> pd.DataFrame:
     """From shortly before a burst until a day later its address is a scanner's. Our own networks never are:
     there it would be the proxy in front of us, and stand for everybody."""
-    frame = pd.DataFrame(seen, columns=["ip", "at"]).drop_duplicates()
-    frame = frame[frame["ip"].map(_is_public, na_action="ignore").fillna(False).astype(bool)]
-    frame = frame.sort_values("at").reset_index(drop=True)
+    addresses = {ip for ip, _ in seen}
+    public = {ip for ip in addresses if isinstance(ip, str) and _is_public(ip)}
+    frame = pd.DataFrame(sorted((at, ip) for ip, at in seen if ip in public), columns=["at", "ip"])
+    frame["at"] = pd.to_datetime(frame["at"], utc=True)
     return pd.DataFrame({"ip": frame["ip"], "since": frame["at"] - span, "until": frame["at"] + IP_MEMORY})
 
 
