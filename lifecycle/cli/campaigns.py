@@ -34,6 +34,8 @@ def plan(
 
     Example: `tern plan winback --out winback.csv`
     """
+    if out is not None:
+        files.check_ending(out)
     place, now = open_workplace(), utc_now()
     with booked(place.engine, "plan", parameters={"campaign": campaign}, as_of=as_of or now) as run:
         made = make_plan(place.engine, place.config, campaign, as_of=as_of or now, now=now, run_id=run.run_id)

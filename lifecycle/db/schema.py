@@ -425,7 +425,6 @@ verdicts = _table(
     _customer(primary_key=True),
     Column("verdict", Text, nullable=False),
     Column("rule", Text, comment="the rule that decided, by name"),
-    Column("evidence", Text, comment="facts behind it, as words"),
     Column("blocking_message_id", Big, comment="newest message that fills the cap"),
     Column("frees_at", Instant, comment="when a capped slot is free again"),
     Column("segment", Text, nullable=False, comment="the segment that brought the person here"),

@@ -26,7 +26,7 @@ from lifecycle.wholefile import whole_file
 
 def write_plan(engine: Engine, plan_id: int, path: Path) -> None:
     """Raises UsageError for an unknown plan, a name that ends in neither .jsonl nor .csv, a missing folder."""
-    _check_ending(path)
+    check_ending(path)
     plan = load_plan(engine, plan_id)
     head = json.dumps(plan.as_dict(), ensure_ascii=False)
     with reading(engine) as connection, whole_file(path) as file:
@@ -50,7 +50,7 @@ def read_plan(engine: Engine, path: Path) -> int:
 
     Raises InputError for what is no plan file, PlanError where it was changed or is of another database.
     """
-    _check_ending(path)
+    check_ending(path)
     try:
         plan, rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_csv(path)
         found = plan_hash(plan, (_verdict(row) for row in rows))
@@ -65,7 +65,7 @@ def read_plan(engine: Engine, path: Path) -> int:
     return plan.plan_id
 
 
-def _check_ending(path: Path) -> None:
+def check_ending(path: Path) -> None:
     if path.suffix not in (".jsonl", ".csv"):
         raise UsageError(f"{path.name}: a plan's file name ends in .jsonl or .csv")
 

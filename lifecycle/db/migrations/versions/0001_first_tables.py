@@ -509,7 +509,6 @@ def upgrade() -> None:
         sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("verdict", sa.Text(), nullable=False),
         sa.Column("rule", sa.Text(), nullable=True, comment="the rule that decided, by name"),
-        sa.Column("evidence", sa.Text(), nullable=True, comment="facts behind it, as words"),
         sa.Column(
             "blocking_message_id",
             sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
