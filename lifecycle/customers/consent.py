@@ -1,6 +1,7 @@
 """Consent: facts that are only ever added. What counts is computed from them, as of an instant.
 
-The newest fact counts; of two from the same instant the withdrawal. A grant that has expired does not count.
+The newest fact counts; of two from the same instant the withdrawal. A grant that has expired does not count; a
+withdrawal dated ahead of its record, by a clock that is fast, counts from the record on.
 A fact without a date is dated so that it can lower consent and never raise it: a grant to 1970, before any
 withdrawal; a withdrawal to the instant at which the shop's row was changed, or to now.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, func, or_, select
+from sqlalchemy import Connection, Select, and_, case, func, or_, select
 
 from lifecycle.customers.versions import aware
 from lifecycle.db.bulk import rows_in, upsert
@@ -47,11 +48,12 @@ def effective_consent(as_of: datetime) -> Select[Any]:
             facts.consent_id.desc(),
         ),
     )
+    is_withdrawn = facts.status == "withdrawn"
     counting = (
         select(consents, newest_first.label("place"))
         .where(
-            facts.occurred_at <= as_of,
-            or_(facts.status == "withdrawn", facts.expires_at.is_(None), facts.expires_at > as_of),
+            or_(facts.occurred_at <= as_of, and_(is_withdrawn, facts.recorded_at <= as_of)),
+            or_(is_withdrawn, facts.expires_at.is_(None), facts.expires_at > as_of),
         )
         .subquery()
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, select
 
@@ -22,11 +23,12 @@ from lifecycle.platforms.landing import Fetched, read_page
 from lifecycle.platforms.records import CustomerRow, OrderRow, Row
 from lifecycle.quality import quarantine
 from lifecycle.quality.checks import Rejection
-from lifecycle.quality.gate import GateResult
+from lifecycle.quality.gate import GateResult, Limit
 from lifecycle.settings import Config
 
 _BATCH_ROWS = 5_000
 _BATCH_LINES = 50_000
+_NO_RATE = "exchange_rate_known"
 
 
 @dataclass
@@ -55,6 +57,12 @@ class Intake:
     def count(self, fates: Mapping[Fate, int]) -> None:
         for what, rows in fates.items():
             setattr(self, what.value, getattr(self, what.value) + rows)
+
+    def count_rejected(self, rejections: Iterable[_Quarantined]) -> None:
+        for rejection, _ in rejections:
+            self.rejected += 1
+            self.rejected_lines += quarantine.input_lines(rejection.row)
+            self.reasons[rejection.expectation] = self.reasons.get(rejection.expectation, 0) + 1
 
     def counts(self) -> dict[str, int]:
         return {name: value for name, value in asdict(self).items() if isinstance(value, int)}
@@ -86,17 +94,16 @@ def take_in(
     """Take in the landed rows that passed the gate, and move the bookmark, in one transaction.
 
     The same pull again changes nothing. `secret` keys the address hashes that join people to suppressions.
+    Raises QualityError when with the orders that lack an exchange rate too many rows are rejected; only these are
+    stored then, in quarantine.
     """
     pages = (
         (page.page_id, page.path, platform.parse(fetched.entity, read_page(data_dir, page)))
         for page in fetched.pages
     )
-    with writing(engine) as connection:
-        lock_intake(connection)
-        target = Target(connection, fetched.shop, secret, now, run_id)
-        intake = _take(target, config, pages, gate)
-        _move_bookmark(target, fetched.entity, fetched.window)
-    return intake
+    return _in_one_transaction(
+        engine, config, fetched.shop, pages, gate, fetched.window, secret=secret, now=now, run_id=run_id
+    )
 
 
 def take_in_rows(
@@ -113,9 +120,7 @@ def take_in_rows(
 ) -> Intake:
     """The same for a file, read a second time in the same batches as for the gate; there is no bookmark."""
     numbered = ((number, source, rows) for number, rows in enumerate(batches))
-    with writing(engine) as connection:
-        lock_intake(connection)
-        return _take(Target(connection, shop, secret, now, run_id), config, numbered, gate)
+    return _in_one_transaction(engine, config, shop, numbered, gate, None, secret=secret, now=now, run_id=run_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +129,73 @@ class _Accepted:
     source: str
 
 
+_Quarantined = tuple[Rejection[Any], str]
+"""With the page or file it came from."""
+
+
+@dataclass(eq=False)
+class _TooManyRejected(Exception):
+    """Undoes the transaction of an intake, and hands on what is rejected so far."""
+
+    intake: Intake
+    rates: Rates
+    rejections: list[_Quarantined]
+
+
+def _in_one_transaction(
+    engine: Engine,
+    config: Config,
+    shop: str,
+    batches: Iterable[tuple[int, str, Sequence[Row]]],
+    gate: GateResult,
+    window: Window | None,
+    *,
+    secret: bytes,
+    now: datetime,
+    run_id: str | None,
+) -> Intake:
+    """`window`: of a pull, whose bookmark moves."""
+    groups, limit = _grouped(batches, gate), _limit(config)
+    try:
+        with writing(engine) as connection:
+            lock_intake(connection)
+            target = Target(connection, shop, secret, now, run_id)
+            intake = _take(target, config, groups, gate, limit)
+            if window is not None:
+                _move_bookmark(target, gate.entity, window)
+            return intake
+    except _TooManyRejected as stopped:
+        intake, why = stopped.intake, _quarantine_the_rest(engine, stopped, groups, now=now, run_id=run_id)
+    raise limit.error(shop, gate.entity, intake.rejected, intake.rows, why)
+
+
+def _limit(config: Config) -> Limit:
+    quality = config.shops_file.quality
+    return Limit(quality.max_rejected_share, quality.tolerated_rows)
+
+
+def _quarantine_the_rest(
+    engine: Engine,
+    stopped: _TooManyRejected,
+    groups: Iterable[list[_Accepted]],
+    *,
+    now: datetime,
+    run_id: str | None,
+) -> str:
+    """Keep all orders without an exchange rate: those met already and those in the `groups` to come. Returns how
+    many they are and an example, in words."""
+    intake, example = stopped.intake, stopped.rejections[0][0].reason
+    with writing(engine) as connection:
+        quarantine.put(connection, intake.shop, intake.entity, stopped.rejections, now=now, run_id=run_id)
+        for group in groups:
+            _, rejections = _in_base(stopped.rates, group)
+            quarantine.put(connection, intake.shop, intake.entity, rejections, now=now, run_id=run_id)
+            intake.count_rejected(rejections)
+    return f"{intake.reasons[_NO_RATE]:,} of them have no exchange rate, for example: {example}"
+
+
 def _take(
-    target: Target, config: Config, batches: Iterable[tuple[int, str, Sequence[Row]]], gate: GateResult
+    target: Target, config: Config, groups: Iterable[list[_Accepted]], gate: GateResult, limit: Limit
 ) -> Intake:
     intake = Intake(
         target.shop,
@@ -138,9 +208,13 @@ def _take(
     )
     rates = load_rates(target.connection, config)
     still_rejected = quarantine.open_keys(target.connection, target.shop, gate.entity)
-    for group in _grouped(batches, gate):
+    without_rate: list[_Quarantined] = []
+    for group in groups:
         if gate.entity == "orders":
-            accepted = _take_orders(target, rates, group, intake)
+            accepted, rejections = _take_orders(target, rates, group, intake)
+            without_rate += rejections
+            if rejections and limit.is_exceeded(intake.rejected, intake.rows):
+                raise _TooManyRejected(intake, rates, without_rate)
         elif gate.entity == "customers":
             intake.count(take_customers(target, _customers(group)))
             accepted = [each.row for each in group]
@@ -168,53 +242,56 @@ def _grouped(batches: Iterable[tuple[int, str, Sequence[Row]]], gate: GateResult
         yield group
 
 
-def _take_orders(target: Target, rates: Rates, group: Sequence[_Accepted], intake: Intake) -> list[Row]:
-    """Returns the orders that were not rejected after all, for want of an exchange rate."""
+def _take_orders(
+    target: Target, rates: Rates, group: Sequence[_Accepted], intake: Intake
+) -> tuple[list[Row], list[_Quarantined]]:
+    """Returns the orders that were taken in, and those rejected after all, for want of an exchange rate."""
+    entries, rejections = _in_base(rates, group)
+    intake.guests += sum(is_anonymous(each.row) for each in entries)
+    intake.count(take_orders(target, entries))
+    _reject(target, intake, rejections)
+    return [each.row for each in entries], rejections
+
+
+def _in_base(rates: Rates, group: Sequence[_Accepted]) -> tuple[list[Entry], list[_Quarantined]]:
+    """The orders as they will be stored, and those that have no exchange rate."""
     entries: list[Entry] = []
-    reasons: dict[int, str] = {}
+    rejections: list[_Quarantined] = []
     for place, each in enumerate(group):
         row = each.row
         assert isinstance(row, OrderRow) and row.currency and row.ordered_at, "the check lets no other row pass"
         rate = rates.at(row.currency, row.ordered_at)
         if rate is None:
-            reasons[place] = (
+            reason = (
                 f"currency is {row.currency}; it has no exchange rate to {rates.base} on "
                 f"{row.ordered_at:%Y-%m-%d}: add one to exchange_rates in config/shops.yaml"
             )
+            rejections.append((Rejection(place, row, _NO_RATE, reason), each.source))
         else:
             entries.append(entry(row, base=rates.base, rate=rate))
-            intake.guests += is_anonymous(row)
-    intake.count(take_orders(target, entries))
-    return _reject(target, intake, group, "exchange_rate_known", reasons)
+    return entries, rejections
 
 
 def _take_consents(target: Target, group: Sequence[_Accepted], intake: Intake) -> list[Row]:
-    """Returns the rows about people whom we know; the others are rejected."""
+    """Returns the rows about people whom we know; the others are rejected. However many these are, the file
+    does not fail: a withdrawal in it must not wait for strangers."""
     rows = _customers(group)
     fates, strangers = take_consents(target, rows)
     intake.count(fates)
-    reasons = {}
+    rejected = frozenset(strangers)
+    rejections: list[_Quarantined] = []
     for place in strangers:
         platform_id = rows[place].customer_id
         who = "the address" if platform_id is None or "@" in platform_id else f"customer_id {platform_id}"
-        reasons[place] = f"{who} is nobody's at shop {target.shop}; import customers or orders first"
-    return _reject(target, intake, group, "customer_known", reasons)
+        reason = f"{who} is nobody's at shop {target.shop}; import customers or orders first"
+        rejections.append((Rejection(place, rows[place], "customer_known", reason), group[place].source))
+    _reject(target, intake, rejections)
+    return [row for place, row in enumerate(rows) if place not in rejected]
 
 
-def _reject(
-    target: Target, intake: Intake, group: Sequence[_Accepted], expectation: str, reasons: Mapping[int, str]
-) -> list[Row]:
-    """Put rows into quarantine, by their places in `group`. Returns the others."""
-    rejections = [
-        (Rejection(place, group[place].row, expectation, reason), group[place].source)
-        for place, reason in reasons.items()
-    ]
+def _reject(target: Target, intake: Intake, rejections: Sequence[_Quarantined]) -> None:
     quarantine.put(target.connection, target.shop, intake.entity, rejections, now=target.now, run_id=target.run_id)
-    if reasons:
-        intake.rejected += len(reasons)
-        intake.rejected_lines += sum(quarantine.input_lines(group[place].row) for place in reasons)
-        intake.reasons[expectation] = intake.reasons.get(expectation, 0) + len(reasons)
-    return [each.row for place, each in enumerate(group) if place not in reasons]
+    intake.count_rejected(rejections)
 
 
 def _customers(group: Iterable[_Accepted]) -> list[CustomerRow]:
@@ -234,17 +311,19 @@ def _resolve(target: Target, entity: str, rows: Iterable[Row], still_rejected: s
 
 
 def _move_bookmark(target: Target, entity: str, window: Window) -> None:
-    """Forward only, and never over a gap: everything changed before the watermark is stored."""
+    """Forward only, never over a gap and never into the future: everything changed before the watermark is
+    stored."""
     query = select(pull_bookmarks.c.watermark).where(
         pull_bookmarks.c.shop == target.shop, pull_bookmarks.c.entity == entity
     )
     watermark = target.connection.execute(query).scalar()
     reaches_back = window.since is None or (watermark is not None and window.since <= watermark)
-    if reaches_back and (watermark is None or window.until > watermark):
+    until = min(window.until, target.now)
+    if reaches_back and (watermark is None or until > watermark):
         row = {
             "shop": target.shop,
             "entity": entity,
-            "watermark": window.until,
+            "watermark": until,
             "moved_at": target.now,
             "run_id": target.run_id,
         }

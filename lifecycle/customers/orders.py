@@ -39,7 +39,8 @@ class Entry:
 
 
 def entry(row: OrderRow, *, base: str, rate: Decimal) -> Entry:
-    """`row`, which has passed the check, in minor units. `rate`: price of one unit of its currency in `base`."""
+    """`row`, which has passed the check, in minor units. `rate`: price of one unit of its currency in `base`; a
+    corrected one makes another version of the order."""
     at, currency = said_at(row), row.currency
     assert currency is not None, "the check lets no such row pass"
     amounts = {f"{name}_minor": _minor(getattr(row, name), currency) for name in _AMOUNTS}
@@ -61,20 +62,16 @@ def entry(row: OrderRow, *, base: str, rate: Decimal) -> Entry:
         (storable_text(line.sku), storable_text(line.title), line.quantity, _minor(line.unit_price or 0, currency))
         for line in row.lines
     ]
-    paid_back = _refunds(row, at, currency)
-    whom = (row.customer_id, row.email, row.phone, row.name, row.locale)
-    version = Version(at, content_hash([*said.values(), lines, paid_back, whom]))
 
     def in_base(amount_minor: int) -> int:
         return convert_minor(amount_minor, currency, base, rate)
 
-    columns = {
-        **said,
-        "total_base_minor": in_base(amounts["total_minor"]),
-        "refunded_base_minor": in_base(amounts["refunded_minor"]),
-        "content_hash": version.content_hash,
-    }
-    return Entry(row, version, columns, lines, [(*each, in_base(each[2])) for each in paid_back])
+    said["total_base_minor"] = in_base(amounts["total_minor"])
+    said["refunded_base_minor"] = in_base(amounts["refunded_minor"])
+    paid_back = [(*each, in_base(each[2])) for each in _refunds(row, at, currency)]
+    whom = (row.customer_id, row.email, row.phone, row.name, row.locale)
+    version = Version(at, content_hash([*said.values(), lines, paid_back, whom]))
+    return Entry(row, version, {**said, "content_hash": version.content_hash}, lines, paid_back)
 
 
 def take_orders(target: Target, entries: Iterable[Entry]) -> Counter[Fate]:

@@ -22,7 +22,8 @@ from lifecycle.platforms.records import CustomerRow, OrderRow
 def take_customers(target: Target, rows: Sequence[CustomerRow]) -> Counter[Fate]:
     """Store what is new or changed, with consents and tags. Of one customer twice in a batch the newest counts.
 
-    What a superseded row says about consent is kept too: consents are facts with a date of their own.
+    What a superseded row says about consent is kept too: consents are facts with a date of their own. A grant
+    that comes without an address of its own is none: it must not count at another address of the same person.
     """
     ids = [storable_text(row.customer_id) for row in rows]
     known = known_identities(target, ids)
@@ -41,7 +42,11 @@ def take_customers(target: Target, rows: Sequence[CustomerRow]) -> Counter[Fate]
         offered = _version(row, part)
         what = fate(offered, _stored_version(identity))
         if what is not Fate.EQUAL:
-            said += (consent.Said(customer_id, fact, aware(row.updated_at)) for fact in row.consents)
+            said += (
+                consent.Said(customer_id, fact, aware(row.updated_at))
+                for fact in row.consents
+                if part["email"] or fact.status == "withdrawn"
+            )
         if what in (Fate.NEW, Fate.CHANGED):
             dropped[customer_id].update(identity.profile.get("customer", {}).get("tags", ()))
             identity.profile = {**identity.profile, "customer": part}

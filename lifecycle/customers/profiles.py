@@ -2,7 +2,8 @@
 
 `identities.profile` holds two parts. "customer" is the platform's newest customer row, as a whole. "order" has
 what orders said by the way, each field with the instant of the newest order that filled it. A person's name,
-country and so on are the newest non-empty value over all customer parts, else over all order parts. So the
+country and so on are the newest non-empty value over all customer parts, else over all order parts; but an
+order gives no address to who has a customer row, because a customer who was redacted has none any more. So the
 result depends on what was landed and not on the order in which it was taken in.
 
 Guests whom only an address identifies have no identity: their newest order says all.
@@ -122,8 +123,10 @@ def _merged(rows: Sequence[Row[Any]]) -> _Person:
     customer_parts = [part for part, *_ in said]
     order_parts = [row.profile["order"] for row in rows if "order" in row.profile]
 
-    def values(name: str) -> list[Any]:
-        ordered = sorted((part[name] for part in order_parts if name in part), reverse=True)
+    orders_alone = [row.profile["order"] for row in rows if row.profile.keys() == {"order"}]
+
+    def values(name: str, from_orders: Sequence[Mapping[str, Any]] = order_parts) -> list[Any]:
+        ordered = sorted((part[name] for part in from_orders if name in part), reverse=True)
         return [part[name] for part in customer_parts if part[name]] + [value for _, value in ordered]
 
     instants = [part["at"] for part in customer_parts]
@@ -131,7 +134,9 @@ def _merged(rows: Sequence[Row[Any]]) -> _Person:
     details = {name: next(iter(values(name)), None) for name in _FIELDS[1:]}
     details["attributes"] = next((part["attributes"] for part in customer_parts if part["attributes"]), None)
     details["updated_at"] = datetime.fromisoformat(max(instants)) if instants else NOTHING_KNOWN
-    return _Person(values("email"), details, frozenset(tag for part in customer_parts for tag in part["tags"]))
+    return _Person(
+        values("email", orders_alone), details, frozenset(tag for part in customer_parts for tag in part["tags"])
+    )
 
 
 def _write(target: Target, people: Mapping[int, _Person]) -> None:

@@ -65,10 +65,12 @@ def suppress(
 
 def active_suppressions(as_of: datetime | None = None) -> Select[Any]:
     """address_hash, channel, shop (null: every shop), purpose, reason, occurred_at of what holds at `as_of`, or
-    of all that holds by what is recorded. A complaint holds for ever, whatever has been lifted."""
+    of all that holds by what is recorded. One dated ahead of its record holds from the record on. A complaint
+    holds for ever, whatever has been lifted."""
     each = suppressions.c
     query = select(each.address_hash, each.channel, each.shop, each.purpose, each.reason, each.occurred_at)
     not_lifted = or_(each.lifted_at.is_(None), each.reason == "complaint")
     if as_of is None:
         return query.where(not_lifted)
-    return query.where(each.occurred_at <= as_of, or_(not_lifted, each.lifted_at > as_of))
+    has_begun = or_(each.occurred_at <= as_of, each.recorded_at <= as_of)
+    return query.where(has_begun, or_(not_lifted, each.lifted_at > as_of))

@@ -15,11 +15,12 @@ from sqlalchemy import Engine, select
 
 from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import landing_pages, pull_bookmarks
-from lifecycle.errors import InputError
+from lifecycle.errors import InputError, UsageError
 from lifecycle.platforms.base import Page, Platform, Window
 from lifecycle.settings.models import Pulling, Shop
 
 _COMPRESSION = 3  # 6 takes three times as long for a tenth less on JSON
+_CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def fetch(
 
     All pages are stored before the first is registered: a pull that fails leaves the tables as they were, and
     at most files that no table knows. A page that landed before for the same window is registered once.
-    `on_page` is told the rows of each page. Raises PlatformBusy and PlatformRejected.
+    `on_page` is told the rows of each page. Raises PlatformBusy and PlatformRejected, and UsageError for a window
+    that is empty or ends in the future.
     """
+    window = _until_now(window, shop.name, entity, now)
     folder = Path("landing", platform.name, shop.name, entity)
     (data_dir / folder).mkdir(parents=True, exist_ok=True)
     empty = Fetched(shop.name, platform.name, entity, window, (), 0)
@@ -104,6 +107,22 @@ def read_page(data_dir: Path, page: LandedPage) -> bytes:
         raise InputError(
             f"{page.path}: landed page {page.page_id} cannot be read ({error}); pull its window again"
         ) from None
+
+
+def _until_now(window: Window, shop: str, entity: str, now: datetime) -> Window:
+    """`window`, cut off at `now`: what has not happened yet must not count as pulled."""
+    since, until = window.since, window.until
+    if since is not None and since >= until:
+        raise UsageError(
+            f"shop {shop}, {entity}: since {since.isoformat()} is not before until {until.isoformat()}; "
+            "give an earlier --since (without it a pull goes on from its bookmark) or a later --until"
+        )
+    if until > now + _CLOCKS_DIFFER:
+        raise UsageError(
+            f"shop {shop}, {entity}: until {until.isoformat()} lies in the future; leave --until out to pull up "
+            "to now"
+        )
+    return Window(since, min(until, now))
 
 
 def _already_landed(engine: Engine, data_dir: Path, fetched: Fetched) -> dict[str, LandedPage]:

@@ -29,6 +29,25 @@ _BATCH_LINES = 200_000  # and so many order lines need about 100 MB
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How many rows of a pull or a file may be rejected: a share of them, and some however few there are."""
+
+    max_rejected_share: float
+    tolerated_rows: int = 0
+
+    def is_exceeded(self, rejected: int, rows: int) -> bool:
+        return rejected > self.tolerated_rows and rejected > self.max_rejected_share * rows
+
+    def error(self, shop: str, entity: str, rejected: int, rows: int, why: str) -> QualityError:
+        return QualityError(
+            f"shop {shop}, {entity}: {rejected:,} of {rows:,} rows ({100 * rejected / rows:.1f} %) were rejected, "
+            f"more than the {100 * self.max_rejected_share:g} % allowed (config/shops.yaml: "
+            f"quality.max_rejected_share); {why}. Nothing was stored but the rejected rows, in the table "
+            "quarantine"
+        )
+
+
+@dataclass(frozen=True)
 class GateResult:
     """What the gate saw. Small enough to hand from task to task: the rows themselves stay in landing."""
 
@@ -52,16 +71,18 @@ def check_fetched(
     fetched: Fetched,
     *,
     max_rejected_share: float,
+    tolerated_rows: int = 0,
     now: datetime,
     run_id: str | None,
 ) -> GateResult:
     """Check every landed page. Rejected rows are in quarantine afterwards, also when this raises QualityError
-    because they are more than `max_rejected_share` of all."""
+    because they are more than `max_rejected_share` of all and more than `tolerated_rows`."""
     pages = (
         _Batch(page.page_id, page.path, platform.parse(fetched.entity, read_page(data_dir, page)))
         for page in fetched.pages
     )
-    return _check(engine, fetched.shop, fetched.entity, pages, max_rejected_share, now, run_id)
+    limit = Limit(max_rejected_share, tolerated_rows)
+    return _check(engine, fetched.shop, fetched.entity, pages, limit, now, run_id)
 
 
 def check_rows(
@@ -72,12 +93,13 @@ def check_rows(
     *,
     source: str,
     max_rejected_share: float,
+    tolerated_rows: int = 0,
     now: datetime,
     run_id: str | None,
 ) -> GateResult:
     """The same for the rows of a file, whose batches are numbered from 0."""
     numbered = (_Batch(number, source, rows) for number, rows in enumerate(batches))
-    return _check(engine, shop, entity, numbered, max_rejected_share, now, run_id)
+    return _check(engine, shop, entity, numbered, Limit(max_rejected_share, tolerated_rows), now, run_id)
 
 
 @dataclass(frozen=True)
@@ -102,7 +124,7 @@ def _check(
     shop: str,
     entity: str,
     batches: Iterable[_Batch],
-    max_rejected_share: float,
+    limit: Limit,
     now: datetime,
     run_id: str | None,
 ) -> GateResult:
@@ -113,8 +135,8 @@ def _check(
             with writing(engine) as connection:
                 quarantine.put(connection, shop, entity, rejections, now=now, run_id=run_id)
     rejected = count.reasons.total()
-    if rejected > max_rejected_share * count.rows:
-        raise QualityError(_sentence(shop, entity, count, max_rejected_share))
+    if limit.is_exceeded(rejected, count.rows):
+        raise limit.error(shop, entity, rejected, count.rows, _most_often(count))
     return GateResult(
         shop,
         entity,
@@ -158,12 +180,6 @@ def _rejections(
         yield rejection, batch.source
 
 
-def _sentence(shop: str, entity: str, count: _Count, max_rejected_share: float) -> str:
-    rejected = count.reasons.total()
+def _most_often(count: _Count) -> str:
     (expectation, times), *_ = count.reasons.most_common(1)
-    return (
-        f"shop {shop}, {entity}: {rejected:,} of {count.rows:,} rows ({100 * rejected / count.rows:.1f} %) were "
-        f"rejected, more than the {100 * max_rejected_share:g} % allowed (config/shops.yaml: "
-        f"quality.max_rejected_share); most often {expectation} ({times:,} rows), for example: "
-        f"{count.examples[expectation]}. Nothing was stored but the rejected rows, in the table quarantine"
-    )
+    return f"most often {expectation} ({times:,} rows), for example: {count.examples[expectation]}"

@@ -26,13 +26,14 @@ def put(
     now: datetime,
     run_id: str | None,
 ) -> None:
-    """Store rejections, each with the page or file it came from. The same row again is only seen once more."""
+    """Store rejections, each with the page or file it came from. The same row again is only seen once more, and
+    says on who rejected it first."""
     upsert(
         connection,
         quarantine,
         [_entry(shop, entity, rejection, source, now, run_id) for rejection, source in rejections],
         key=("shop", "entity", "row_key", "content_hash"),
-        update=("expectation", "reason", "source", "last_seen_at", "run_id"),
+        update=("last_seen_at",),
         fixed={"resolved_at": None},
     )
 

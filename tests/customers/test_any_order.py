@@ -57,7 +57,7 @@ def row_of(ref: Ref) -> Row:
         phone=None if ref.version % 2 else "0123",
         locale="fr" if ref.version == 1 else None,
         tags=["always", f"v{ref.version}"],
-        consents=[(withdrawn if ref.version == 1 else granted)(changed_at)],
+        consents=[(withdrawn if ref.version == 1 else granted)(changed_at)] if EMAILS[ref.row_id] else [],
     )
 
 

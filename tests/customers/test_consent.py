@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -188,6 +188,38 @@ def test_what_a_late_page_says_of_consent_is_kept(engine: Engine, config: Config
     for row in (late, newer) if late_first else (newer, late):
         take(engine, config, [row])
     assert status(engine) == "withdrawn"
+
+
+@pytest.mark.parametrize("email", [None, "x1@marketplace.amazon.de", "new@example.com"])
+def test_a_grant_counts_at_no_other_address_than_its_own(engine: Engine, config: Config, email: str | None):
+    take(engine, config, [customer("C1", "ann@example.com")])
+    take(engine, config, [customer("9", "ann@example.com")], shop="harbour")
+    unverified = customer(
+        "C1", email, email_verified=False, updated_at=ago(days=5), consents=[granted(ago(days=5))]
+    )
+    take(engine, config, [unverified])
+    assert contents(engine, customers, "email") == [("ann@example.com",)]
+    assert status(engine) is None
+    verified = replace(unverified, email="new@example.com", email_verified=True)
+    take(engine, config, [verified])
+    assert status(engine) == "granted"
+
+
+def test_a_withdrawal_counts_from_an_unverified_address_too(engine: Engine, config: Config):
+    take(engine, config, [customer("C1", "ann@example.com", consents=[granted(ago(days=9))])])
+    row = customer("C1", "x@", email_verified=False, updated_at=ago(days=2), consents=[withdrawn(ago(days=2))])
+    take(engine, config, [row])
+    assert status(engine) == "withdrawn"
+
+
+def test_a_withdrawal_dated_ahead_counts_from_its_record_and_a_grant_does_not(engine: Engine):
+    who = add_person(engine)
+    ahead = NOW + timedelta(hours=1)
+    say(engine, who, granted(ago(days=1)), now=ago(days=1))
+    say(engine, who, withdrawn(ahead))
+    say(engine, who, granted(ahead + timedelta(hours=1)))
+    times = [ago(minutes=1), NOW, ahead, ahead + timedelta(hours=1)]
+    assert [status(engine, as_of) for as_of in times] == ["granted", "withdrawn", "withdrawn", "granted"]
 
 
 def test_effective_consent_joins_to_people(engine: Engine):

@@ -117,9 +117,23 @@ def test_a_guest_who_registers_stays_the_same_person(engine: Engine, config: Con
 def test_what_a_customer_row_says_goes_before_what_orders_say(engine: Engine, config: Config):
     take(engine, config, [customer("C1", name="Ann", locale="fr")])
     take(engine, config, [order(name="A. N. Other", country="FR", email="ann@example.com", updated_at=ago())])
-    assert contents(engine, customers, "name", "locale", "country", "email") == [
-        ("Ann", "fr", "FR", "ann@example.com")
-    ]
+    assert contents(engine, customers, "name", "locale", "country", "email") == [("Ann", "fr", "FR", None)]
+
+
+@pytest.mark.parametrize("orders_first", [True, False])
+def test_who_was_redacted_gets_no_address_from_orders(engine: Engine, config: Config, orders_first: bool):
+    take(engine, config, [customer("C1", "ann@example.com", updated_at=ago(days=9))])
+    redacted = [customer("C1", None, updated_at=ago(days=2))]
+    bought = [order(email="ann@example.com", updated_at=ago(days=1))]
+    for rows in (bought, redacted) if orders_first else (redacted, bought):
+        take(engine, config, rows)
+    assert contents(engine, customers, "email", "email_key", "email_hash") == [(None, None, None)]
+
+
+def test_who_is_known_from_orders_alone_has_their_address(engine: Engine, config: Config):
+    take(engine, config, [order(email="ann@example.com")])
+    take(engine, config, [order("1002", email="new@example.com", updated_at=ago(days=1))])
+    assert contents(engine, customers, "email") == [("new@example.com",)]
 
 
 def test_the_newest_shop_counts_and_fills_gaps_from_the_others(engine: Engine, config: Config):

@@ -24,6 +24,7 @@ from lifecycle.db.schema import (
     quarantine,
     refunds,
 )
+from lifecycle.errors import QualityError
 from lifecycle.platforms import landing
 from lifecycle.platforms.base import Window
 from lifecycle.platforms.records import Row
@@ -150,6 +151,53 @@ def test_an_order_waits_in_quarantine_until_its_currency_has_a_rate(
     assert take(engine, changed(shops_file={"exchange_rates": rates}), [row]).new == 1
     assert contents(engine, orders, "total_minor", "total_base_minor") == [(900, 540)]
     assert contents(engine, quarantine, "resolved_at") == [(NOW,)]
+
+
+def test_orders_without_a_rate_count_towards_what_fails_a_pull(
+    engine: Engine, config: Config, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(intake, "_BATCH_ROWS", 2)
+    take(engine, config, [order("0")])
+    before = everything(engine, [customers, orders, order_lines])
+    rows = [order("1", total=None), order("2"), *(order(f"J{n}", currency="JPY") for n in range(5)), order("3")]
+    with pytest.raises(QualityError) as error:
+        take(engine, config, rows)
+    assert str(error.value) == (
+        "shop atlas, orders: 6 of 8 rows (75.0 %) were rejected, more than the 5 % allowed (config/shops.yaml: "
+        "quality.max_rejected_share); 5 of them have no exchange rate, for example: currency is JPY; it has no "
+        "exchange rate to EUR on 2026-11-12: add one to exchange_rates in config/shops.yaml. Nothing was stored "
+        "but the rejected rows, in the table quarantine"
+    )
+    assert everything(engine, [customers, orders, order_lines]) == before
+    assert sorted(contents(engine, quarantine, "row_key")) == [("1",), *((f"J{n}",) for n in range(5))]
+
+
+def test_a_few_orders_without_a_rate_fail_nothing(engine: Engine, config: Config):
+    taken = take(engine, config, [*(order(f"J{n}", currency="JPY") for n in range(3)), order("1")])
+    assert (taken.rejected, taken.new) == (3, 1)
+
+
+def test_a_corrected_rate_reaches_orders_that_are_read_again(engine: Engine, changed: Callable[..., Config]):
+    def with_rate(rate: str) -> Config:
+        rates = [{"currency": "USD", "rate": rate}, {"currency": "GBP", "rate": "1.14"}]
+        return changed(shops_file={"exchange_rates": rates})
+
+    rows = [order(currency="USD", refunded=Decimal(1), refunds=[refund(amount=Decimal(1))]), order("2")]
+    take(engine, with_rate("0.90"), rows)
+    taken = take(engine, with_rate("0.80"), rows)
+    assert (taken.changed, taken.equal) == (1, 1)
+    assert contents(engine, orders, "total_base_minor", "refunded_base_minor") == [(720, 80), (900, 0)]
+    assert contents(engine, refunds, "amount_base_minor") == [(80,)]
+
+
+def test_a_bookmark_never_moves_into_the_future(engine: Engine, tmp_path: Path, config: Config):
+    platform, when = Given([order("1")]), {"now": NOW, "run_id": None}
+    window, shop = Window(None, NOW), config.shop("atlas")
+    fetched = landing.fetch(engine, tmp_path, platform, shop, "orders", window=window, **when)
+    fetched = replace(fetched, window=Window(None, NOW + timedelta(days=40)))
+    gate = check_fetched(engine, tmp_path, platform, fetched, max_rejected_share=0.5, **when)
+    take_in(engine, tmp_path, config, platform, fetched, gate, secret=SECRET, **when)
+    assert contents(engine, pull_bookmarks, "watermark") == [(NOW,)]
 
 
 def test_a_pull_moves_its_bookmark_forward_and_never_over_a_gap(engine: Engine, tmp_path: Path, config: Config):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, select, update
@@ -57,6 +57,12 @@ def test_a_lifted_suppression_holds_no_longer_but_a_complaint_always_does(engine
     assert active(engine, ago(days=6)) == []
     assert add(engine, ANN) == 1
     assert add(engine, BOB, reason="complaint") == 0
+
+
+def test_a_suppression_dated_ahead_holds_from_its_record(engine: Engine):
+    add(engine, ANN, at=NOW + timedelta(hours=1))
+    assert active(engine, NOW) == [(ANN, None, "unsubscribe")]
+    assert active(engine, ago(minutes=1)) == []
 
 
 def test_people_are_found_by_the_hash_of_their_address(engine: Engine, config: Config):

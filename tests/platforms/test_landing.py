@@ -11,7 +11,7 @@ from sqlalchemy import Engine, select
 
 from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import landing_pages, pull_bookmarks
-from lifecycle.errors import InputError, PlatformBusy
+from lifecycle.errors import InputError, PlatformBusy, UsageError
 from lifecycle.platforms.base import Page, Window
 from lifecycle.platforms.landing import Fetched, fetch, next_window, read_page
 from lifecycle.platforms.records import Row
@@ -89,7 +89,7 @@ def test_the_same_page_of_the_same_window_lands_once(
     assert again.pages[0] == once.pages[1]
     assert len(registered(engine)) == 3
     assert len(list(tmp_path.rglob("*.gz"))) == 3
-    landed(Given(b"row 1"), Window(window.since, NOW + timedelta(hours=1)))  # type: ignore[operator]
+    landed(Given(b"row 1"), Window(window.since, NOW - timedelta(minutes=1)))  # type: ignore[operator]
     assert len(registered(engine)) == 4
 
 
@@ -106,6 +106,21 @@ def test_pages_without_rows_are_not_kept(landed: object, engine: Engine, tmp_pat
     assert landed(Given(b"nothing")).pages == ()  # type: ignore[operator]
     assert registered(engine) == []
     assert not list(tmp_path.rglob("*.gz"))
+
+
+@pytest.mark.parametrize("since", [NOW, NOW + timedelta(days=1)])
+def test_an_empty_window_is_refused(landed: object, since: datetime) -> None:
+    with pytest.raises(UsageError) as error:
+        landed(Given(b"row"), Window(since, NOW))  # type: ignore[operator]
+    assert f"since {since.isoformat()} is not before until {NOW.isoformat()};" in str(error.value)
+
+
+def test_a_window_into_the_future_is_refused_and_a_fast_clock_cut_off(landed: object, engine: Engine) -> None:
+    with pytest.raises(UsageError, match=r"orders: until 2027-01-01T00:00:00\+00:00 lies in the future"):
+        landed(Given(b"row"), Window(None, datetime(2027, 1, 1, tzinfo=UTC)))  # type: ignore[operator]
+    assert registered(engine) == []
+    fetched = landed(Given(b"row"), Window(None, NOW + timedelta(minutes=1)))  # type: ignore[operator]
+    assert fetched.window == Window(None, NOW)
 
 
 def test_a_window_starts_before_the_bookmark(engine: Engine) -> None:

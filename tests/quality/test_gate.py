@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +25,7 @@ def check_pages(
     engine: Engine, folder: Path, config: Config, *pages: Sequence[Row], share: float = 0.5, **how: Any
 ) -> GateResult:
     platform, shop = Given(*pages), config.shop("atlas")
-    when = {"now": how.get("now", NOW), "run_id": "run-1"}
+    when = {"now": NOW, "run_id": "run-1"} | how
     fetched = landing.fetch(engine, folder, platform, shop, "orders", window=Window(None, when["now"]), **when)
     return check_fetched(engine, folder, platform, fetched, max_rejected_share=share, **when)
 
@@ -59,8 +60,8 @@ def test_the_same_bad_row_again_is_only_seen_again(engine: Engine, tmp_path: Pat
     later = NOW + timedelta(hours=1)
     pages = [[order("1"), order("2", total=None)]]
     check_pages(engine, tmp_path, config, *pages)
-    check_pages(engine, tmp_path, config, *pages, now=later)
-    assert contents(engine, quarantine, "first_seen_at", "last_seen_at") == [(NOW, later)]
+    check_pages(engine, tmp_path, config, *pages, now=later, run_id="run-2")
+    assert contents(engine, quarantine, "first_seen_at", "last_seen_at", "run_id") == [(NOW, later, "run-1")]
 
 
 def test_above_the_allowed_share_the_pull_fails_and_quarantine_stays(
@@ -89,7 +90,19 @@ def test_exactly_the_allowed_share_passes(engine: Engine):
     assert gate.rejected == 1
 
 
-def test_input_lines_of_accepted_and_rejected_rows_add_up(engine: Engine, config: Config):
+@pytest.mark.parametrize(("rejected", "rows", "fails"), [(3, 4, False), (4, 5, True), (4, 40, False)])
+def test_a_few_rows_never_fail_a_small_pull(engine: Engine, rejected: int, rows: int, fails: bool):
+    batch: list[Row] = [
+        order(str(number), total=None if number < rejected else Decimal(9)) for number in range(rows)
+    ]
+    limit = {"max_rejected_share": 0.1, "tolerated_rows": 3}
+    with pytest.raises(QualityError) if fails else nullcontext():
+        check_rows(engine, "atlas", "orders", [batch], source="f.csv", now=NOW, run_id=None, **limit)
+    assert len(contents(engine, quarantine)) == rejected
+
+
+def test_input_lines_of_accepted_and_rejected_rows_add_up(engine: Engine, changed: Callable[..., Config]):
+    config = changed(shops_file={"quality": {"max_rejected_share": 1}})
     rows = [
         order("1", lines=[line(), line(), line()]),
         order("2", lines=[line(), line(quantity=0)]),
