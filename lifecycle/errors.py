@@ -2,6 +2,7 @@
 
 TernError
 ├── ConfigError          a file or setting is wrong: mend the field that the message names (exit code 2)
+│   └── UnknownShop      the shop is in no configuration file (any more)
 ├── UsageError           the command was called with something that does not exist (exit code 2)
 ├── NotReady             the database is missing or not migrated: run `tern init` (exit code 1)
 ├── PlatformError
@@ -30,6 +31,10 @@ class TernError(Exception):
 
 class ConfigError(TernError):
     exit_code = 2
+
+
+class UnknownShop(ConfigError):
+    pass
 
 
 class UsageError(TernError):

@@ -63,17 +63,29 @@ def _checks(connection: Connection, data_dir: Path, now: datetime) -> Iterator[t
         "every accepted message has its proof and every other end its reason",
         proofs.settled_without_proof(connection),
     )
+    yield (
+        lost,
+        "no marketing message has been waiting for more than two days",
+        proofs.waiting_too_long(connection, now),
+    )
     yield limits, "no message broke a cap when it was reserved", proofs.cap_broken(connection)
     yield limits, "nothing was sent to a suppressed address", proofs.sent_to_suppressed(connection)
     yield sums, "every audience is the sum of its verdicts", proofs.audience_differs(connection)
     yield sums, "no plan's verdicts were changed after it was made", proofs.verdicts_changed(connection)
     yield sums, "every event belongs to a message that was sent before", proofs.event_without_sending(connection)
-    yield pulls, "every landed page is stored as it came", proofs.page_changed(connection, data_dir)
+    elsewhere = proofs.pages_elsewhere(connection, data_dir)
+    stored = "every landed page is stored as it came" + (f" ({elsewhere:,} not on this host)" if elsewhere else "")
+    yield pulls, stored, proofs.page_changed(connection, data_dir)
     yield pulls, "no bookmark is ahead of the clock", proofs.bookmark_ahead(connection, now)
     yield (
         consent,
         "no marketing was sent after consent had been withdrawn",
         proofs.sent_after_withdrawal(connection),
+    )
+    yield (
+        consent,
+        "everybody who was sent marketing had a consent in force when it left",
+        proofs.sent_without_consent(connection),
     )
 
 

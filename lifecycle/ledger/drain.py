@@ -17,7 +17,7 @@ from lifecycle.channels.base import Channel, Outcome, Refused, Unknown
 from lifecycle.clock import Clock
 from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import customers, messages, plans
-from lifecycle.errors import ChannelDown, ContentError
+from lifecycle.errors import ChannelDown, ContentError, UnknownShop
 from lifecycle.ledger.claims import new_claim
 from lifecycle.ledger.records import Batch, BatchResult, total
 from lifecycle.ledger.secret import check_secret
@@ -28,9 +28,11 @@ from lifecycle.ledger.settling import (
     OutOfDate,
     mark_sending,
     note_bounce,
+    oldest_to_send,
     revise_verdict,
     settle,
     settled,
+    too_old,
     why_forbidden,
 )
 from lifecycle.messages.records import Mail, Recipient
@@ -166,6 +168,8 @@ class _Sender:
             return self._compose(recipient)
         except ContentError as error:
             return Forbidden("content", None, f"content: {error}")
+        except UnknownShop:  # any other mistake in the configuration concerns everybody and must be mended first
+            return Forbidden("policy", "unknown_shop", "policy: the shop is no longer configured")
 
     def _may_leave(self, connection: Connection, claimed: Claimed, now: datetime) -> bool:
         self._renew_lease(connection, now)
@@ -175,6 +179,7 @@ class _Sender:
             "mine": self._claim,
             "at": now,
             "until": now + self._lease,
+            "oldest": oldest_to_send(self._settings, now),
         }
         if connection.execute(self._mark_sending, parameters).rowcount:
             return True
@@ -244,7 +249,7 @@ def _take(
     address_hash = select(customers.c.email_hash).where(customers.c.customer_id == messages.c.customer_id)
     connection.execute(
         update(messages)
-        .where(open_rows, messages.c.state == "reserved", _due(now))
+        .where(open_rows, messages.c.state == "reserved", _due(now), ~too_old(oldest_to_send(settings, now)))
         .values(
             claim=claim,
             lease_until=now + timedelta(seconds=settings.lease_seconds),

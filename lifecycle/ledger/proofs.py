@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select
 
 from lifecycle.db.instants import plus_days
 from lifecycle.db.schema import (
@@ -25,6 +26,7 @@ from lifecycle.db.schema import (
     verdicts,
 )
 from lifecycle.ledger.claims import is_orphan
+from lifecycle.ledger.settling import too_old
 from lifecycle.planning.caps import COUNTED_STATES, applicable
 from lifecycle.planning.plan import plan_hash, planned_verdicts
 from lifecycle.planning.records import Plan
@@ -32,6 +34,11 @@ from lifecycle.settings.models import Campaign, CapRule
 
 GRACE = timedelta(seconds=5)
 """Two processes read their clocks before they write: what is closer together than this has no proven order."""
+
+CONSENT_GRACE = timedelta(minutes=15)
+"""An intake reads its clock before it fetches and commits much later: mail may leave in between, rightly."""
+
+_LONGEST_WAIT = timedelta(days=2)
 
 _LEFT = ("sending", "accepted", "unknown")
 """States of a message that a person may have."""
@@ -72,7 +79,18 @@ def message_without_verdict(connection: Connection) -> Iterator[str]:
 def sending_without_holder(connection: Connection, now: datetime) -> Iterator[str]:
     query = select(messages.c.message_id, messages.c.claim, messages.c.lease_until)
     for row in connection.execute(query.where(messages.c.state == "sending")):
-        if row.claim is None or row.lease_until is None or row.lease_until <= now or is_orphan(row.claim):
+        if not _is_held(row, now):
+            yield f"message {row.message_id}"
+
+
+def waiting_too_long(connection: Connection, now: datetime) -> Iterator[str]:
+    query = (
+        select(messages.c.message_id, messages.c.claim, messages.c.lease_until)
+        .where(messages.c.state == "reserved", too_old(now - _LONGEST_WAIT))
+        .order_by(messages.c.message_id)
+    )
+    for row in connection.execute(query):
+        if not _is_held(row, now):
             yield f"message {row.message_id}"
 
 
@@ -86,17 +104,18 @@ def settled_without_proof(connection: Connection) -> Iterator[str]:
 
 
 def cap_broken(connection: Connection) -> Iterator[str]:
-    """Each message recounted at its own send time, against the rules stored with its plan."""
+    """Each message recounted against the rules stored with its plan, as when it was reserved: with those reserved
+    before it that left, or wait to leave, within the window before its reservation or later."""
     for rule, plan_ids in _rules(connection).items():
         one, other = messages.alias("one"), messages.alias("other")
         counted = [
             other.c.customer_id == one.c.customer_id,
             other.c.state.in_(COUNTED_STATES),
             other.c.purpose != "transactional",
-            other.c.send_at > plus_days(one.c.send_at, -rule.days),
+            other.c.send_at > plus_days(one.c.reserved_at, -rule.days),
             or_(
-                other.c.send_at < one.c.send_at,
-                and_(other.c.send_at == one.c.send_at, other.c.message_id <= one.c.message_id),
+                other.c.reserved_at < one.c.reserved_at,
+                and_(other.c.reserved_at == one.c.reserved_at, other.c.message_id <= one.c.message_id),
             ),
         ]
         if rule.scope == "customer_and_shop":
@@ -134,7 +153,7 @@ def sent_to_suppressed(connection: Connection) -> Iterator[str]:
         ),
     )
     for row in connection.execute(query.where(messages.c.state.in_(_LEFT)).order_by(messages.c.message_id)):
-        if row.sent_at - max(row.recorded_at, row.occurred_at) > GRACE:
+        if row.sent_at - max(row.recorded_at, row.occurred_at) > CONSENT_GRACE:
             yield f"message {row.message_id}"
 
 
@@ -160,7 +179,30 @@ def sent_after_withdrawal(connection: Connection) -> Iterator[str]:
             .order_by(messages.c.message_id)
         )
         for row in connection.execute(query):
-            if row.sent_at - max(row.recorded_at, row.occurred_at) > GRACE:
+            if row.sent_at - max(row.recorded_at, row.occurred_at) > CONSENT_GRACE:
+                yield f"message {row.message_id}"
+
+
+def sent_without_consent(connection: Connection) -> Iterator[str]:
+    """Marketing to people who had given no consent that was known and had not run out when it left."""
+    yes = consents.c
+    recorded_at = (
+        select(func.min(yes.recorded_at))
+        .where(yes.customer_id == messages.c.customer_id, yes.shop == messages.c.shop, yes.channel == _EMAIL)
+        .where(yes.status == "granted", yes.occurred_at <= messages.c.sent_at)
+        .where(or_(yes.expires_at.is_(None), yes.expires_at > messages.c.sent_at))
+    )
+    for topic, plan_ids in _topics(connection).items():
+        known = recorded_at.where(yes.topic == topic).scalar_subquery().label("known_at")
+        left = (
+            select(messages.c.message_id, messages.c.sent_at, known)
+            .where(messages.c.plan_id.in_(plan_ids), messages.c.state.in_(_LEFT))
+            .where(messages.c.purpose == "marketing")
+            .subquery()
+        )
+        query = select(left).where(or_(left.c.known_at.is_(None), left.c.known_at > left.c.sent_at))
+        for row in connection.execute(query.order_by(left.c.message_id)):
+            if row.known_at is None or row.known_at - row.sent_at > CONSENT_GRACE:
                 yield f"message {row.message_id}"
 
 
@@ -188,9 +230,18 @@ def event_without_sending(connection: Connection) -> Iterator[str]:
             yield f"event {event_id}"
 
 
+def pages_elsewhere(connection: Connection, data_dir: Path) -> int:
+    """How many pages were landed on another host: their folder has never been here."""
+    paths = Counter(Path(path).parent for path in connection.execute(select(landing_pages.c.path)).scalars())
+    return sum(pages for folder, pages in paths.items() if not (data_dir / folder).is_dir())
+
+
 def page_changed(connection: Connection, data_dir: Path) -> Iterator[str]:
+    """Pages of other hosts apart, those that are gone or are not what came."""
     query = select(landing_pages.c.page_id, landing_pages.c.path, landing_pages.c.sha256)
     for page_id, path, sha256 in connection.execute(query.order_by(landing_pages.c.page_id)):
+        if not (data_dir / path).parent.is_dir():
+            continue
         try:
             with gzip.open(data_dir / path) as page:
                 found = hashlib.file_digest(page, "sha256").hexdigest()
@@ -207,6 +258,11 @@ def bookmark_ahead(connection: Connection, now: datetime) -> Iterator[str]:
     )
     for shop, entity in connection.execute(query):
         yield f"{entity} of {shop}"
+
+
+def _is_held(row: Row[Any], now: datetime) -> bool:
+    """By a process that lives, as far as anybody can tell from here."""
+    return bool(row.claim and row.lease_until and row.lease_until > now and not is_orphan(row.claim))
 
 
 def _same_person() -> ColumnElement[bool]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, literal, select, update
+from sqlalchemy import Connection, Engine, Row, func, literal, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lifecycle.db.engine import lock_reservations, writing
@@ -61,6 +62,7 @@ def reserve(
     plan = load_plan(engine, plan_id)
     with writing(engine) as connection:
         lock_reservations(connection)
+        _hold_sends(connection)
         check_secret(connection, secret)
         row = connection.execute(select(plans).where(plans.c.plan_id == plan_id)).one()
         if row.status == "applied":
@@ -70,7 +72,7 @@ def reserve(
                 f"plan {plan_id} was changed after it was made; make a new one: tern plan {row.campaign}"
             )
         _refuse_second(connection, row)
-        now = max(now, _newest(connection) or now)
+        now = max([now, *_newest(connection, plan_id, now)])
         revised = recheck(connection, config, plan_id, now=now)
         campaign = Campaign.model_validate(row.definition)
         size = config.channels[campaign.channel].batch_size
@@ -91,10 +93,26 @@ def _refuse_second(connection: Connection, plan: Row[Any]) -> None:
         raise PlanError(f"{plan.campaign} of {plan.occurrence} was sent as plan {other}; it is sent once a day")
 
 
-def _newest(connection: Connection) -> datetime | None:
+def _hold_sends(connection: Connection) -> None:
+    """A send that begins while we judge would move its message past our `now`, where the caps do not look. On
+    SQLite `writing` alone keeps it waiting."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("lock table messages in share row exclusive mode"))
+
+
+def _newest(connection: Connection, plan_id: int, now: datetime) -> Iterator[datetime]:
     """Caps look back from the time of sending, so times must follow the order in which the lock was held: a
-    reservation that waited, or a host whose clock is behind, would not see the one before it."""
-    return connection.execute(select(func.max(plans.c.applied_at))).scalar()
+    reservation that waited, or a host whose clock is behind, would not see the one before it, nor what has been
+    sent to its people meanwhile."""
+    applied = select(func.max(plans.c.applied_at))
+    sent = (
+        select(func.max(messages.c.send_at))
+        .join_from(verdicts, messages, messages.c.customer_id == verdicts.c.customer_id)
+        .where(verdicts.c.plan_id == plan_id, verdicts.c.verdict == "selected", messages.c.send_at > now)
+    )
+    for query in (applied, sent):
+        if (newest := connection.execute(query).scalar()) is not None:
+            yield newest
 
 
 def _insert(

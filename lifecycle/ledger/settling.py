@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Connection, Update, bindparam, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Update, and_, bindparam, exists, insert, or_, select, update
 
 from lifecycle.channels.base import Accepted, Outcome, Refused, Unknown
 from lifecycle.customers.consent import effective_consent
@@ -46,13 +46,32 @@ class OutOfDate(Exception):
     """The person has another address than the mail was made for; the message waits for the next drain."""
 
 
+def too_old(oldest: datetime) -> ColumnElement[bool]:
+    """Marketing that was reserved before `oldest` and must not leave any more."""
+    return and_(messages.c.purpose == "marketing", messages.c.reserved_at < oldest)
+
+
+def oldest_to_send(settings: EmailChannel, now: datetime) -> datetime:
+    return now - timedelta(hours=settings.expire_hours)
+
+
+def expired(reserved_at: datetime, hours: int) -> Forbidden:
+    reason = f"expired: reserved on {reserved_at:%Y-%m-%d} and not sent within {hours} hours"
+    return Forbidden("condition_gone", "expired", reason)
+
+
 def mark_sending(settings: EmailChannel, topic: str) -> Update:
     """Reserved to sending, where the claim is ours, the address is still theirs, and nobody has said no since.
 
-    Parameters: of_message, of_customer, mine, at, until.
+    Parameters: of_message, of_customer, mine, at, until, oldest (as for `too_old`).
+
+    `send_at` moves to now, so that caps count the mail and not its reservation. That breaks none: of messages
+    within one window the last to be reserved was judged while each other had either left within it, or waited for
+    less than `expire_hours`, which no window is shorter than; so all were counted.
     """
     at = cast(datetime, bindparam("at", type_=Instant()))
-    suppressed = active_suppressions(at).subquery()
+    oldest = cast(datetime, bindparam("oldest", type_=Instant()))
+    suppressed = active_suppressions().subquery()  # without an instant: the clock of who wrote it may be ahead
     agreed = effective_consent(at).subquery()
     address = select(customers.c.email_hash).where(customers.c.customer_id == bindparam("of_customer"))
     return (
@@ -61,6 +80,7 @@ def mark_sending(settings: EmailChannel, topic: str) -> Update:
             messages.c.message_id == bindparam("of_message"),
             messages.c.claim == bindparam("mine"),
             messages.c.state == "reserved",
+            ~too_old(oldest),
             messages.c.address_hash == address.scalar_subquery(),
             ~exists().where(
                 suppressed.c.address_hash == messages.c.address_hash,
@@ -81,6 +101,7 @@ def mark_sending(settings: EmailChannel, topic: str) -> Update:
         )
         .values(
             state="sending",
+            send_at=bindparam("at", type_=Instant()),
             sent_at=bindparam("at", type_=Instant()),
             attempts=messages.c.attempts + 1,
             lease_until=bindparam("until", type_=Instant()),
@@ -94,17 +115,21 @@ def why_forbidden(
     """Why `mark_sending` changed nothing. Raises ClaimLost and OutOfDate."""
     to = claimed.recipient
     found = connection.execute(
-        select(messages.c.state, messages.c.claim, customers.c.email_hash)
+        select(
+            messages.c.state, messages.c.claim, messages.c.purpose, messages.c.reserved_at, customers.c.email_hash
+        )
         .join_from(messages, customers, customers.c.customer_id == messages.c.customer_id)
         .where(messages.c.message_id == to.message_id)
     ).one()
     if (found.state, found.claim) != ("reserved", claim):
         raise ClaimLost
+    if found.purpose == "marketing" and found.reserved_at < oldest_to_send(settings, now):
+        return expired(found.reserved_at, settings.expire_hours)
     if found.email_hash is None:
         return Forbidden("no_address", None, "no address any more")
     if found.email_hash != claimed.address_hash:
         raise OutOfDate
-    suppressed = active_suppressions(now).subquery()
+    suppressed = active_suppressions().subquery()
     reason = connection.execute(
         select(suppressed.c.reason)
         .where(
@@ -144,8 +169,7 @@ def settled(outcome: Outcome, *, attempts: int, settings: EmailChannel, now: dat
         return {**final, "state": "refused", "reason": reason}
     if attempts >= settings.max_attempts:
         return {**final, "state": "refused", "reason": f"gave up after {attempts} attempts: {reason}"}
-    minutes = 0 if outcome.scope == "lane" else settings.retry_minutes * 2 ** (attempts - 1)
-    not_before = now + timedelta(minutes=minutes)
+    not_before = now + timedelta(minutes=settings.retry_minutes * 2 ** (attempts - 1))
     return {"state": "reserved", "attempts": attempts, "reason": reason, "not_before": not_before}
 
 

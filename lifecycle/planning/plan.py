@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -31,12 +31,14 @@ def make_plan(
     now: datetime,
     run_id: str | None = None,
     occurrence: str | None = None,
+    rehearsal: bool = False,
 ) -> Plan:
     """Judge the campaign's audience and write the plan down, all or nothing.
 
     The audience is that of `as_of`; whether they may be written to is judged for `now`, when the messages would
     go out. `occurrence` is the date of `as_of` in the campaigns' time zone unless given. If a plan for this
-    campaign and occurrence has been applied, that one is returned and nothing is written.
+    campaign and occurrence has been applied, that one is returned and nothing is written; a `rehearsal` is then
+    planned for the next day.
 
     Raises ConfigError for an unknown campaign and PlanError where no segments are built.
     """
@@ -45,7 +47,9 @@ def make_plan(
     with writing(engine) as connection:
         lock_reservations(connection)
         if (applied := _applied_plan(connection, campaign.name, occurrence)) is not None:
-            return _read(connection, applied)
+            if not rehearsal:
+                return _read(connection, applied)
+            occurrence = occurrence_of(config, as_of + timedelta(days=1))
         hold_members(connection)
         people = audience(connection, campaign, as_of=as_of)
         plan_id = _start(connection, config, campaign, occurrence, as_of, now, run_id)

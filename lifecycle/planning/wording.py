@@ -111,11 +111,18 @@ def _lost_to(reason: Reason) -> str:
     return f"{took}: {_allowance(reason)}; {_free_again(reason)}"
 
 
+def _condition_gone(reason: Reason) -> str:
+    if reason.rule == "expired":
+        return "it had waited too long for the mail server, so it was not sent any more"
+    return "the reason to write no longer held"
+
+
 _EXPLAINED = {
     "no_address": _no_address,
     "suppressed": _suppressed,
     "no_consent": _no_consent,
     "policy": _policy,
+    "condition_gone": _condition_gone,
     "hold_out": _hold_out,
     "capped": _capped,
     "lost_to": _lost_to,

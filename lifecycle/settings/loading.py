@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lifecycle.errors import ConfigError, suggest
+from lifecycle.errors import ConfigError, UnknownShop, suggest
 from lifecycle.settings.models import (
     Campaign,
     CampaignsFile,
@@ -61,8 +61,19 @@ class Config:
         """Cells of RFM first, then the others, as written."""
         return (*(cell.name for cell in self.segments_file.rfm.cells), *self.segments_file.segments)
 
+    @property
+    def expire_hours(self) -> int:
+        """Of the least patient channel."""
+        return min(channel.expire_hours for channel in self.channels.values())
+
     def shop(self, name: str) -> Shop:
-        return _lookup("shop", name, self.shops, "config/shops.yaml")
+        try:
+            return _lookup("shop", name, self.shops, "config/shops.yaml")
+        except ConfigError as error:
+            raise UnknownShop(str(error)) from None
+
+    def channel(self, name: str) -> EmailChannel:
+        return _lookup("channel", name, self.channels, "config/channels.yaml")
 
     def campaign(self, name: str) -> Campaign:
         return _lookup("campaign", name, self.campaigns, "config/campaigns.yaml")
@@ -206,6 +217,7 @@ def _cross_check(config: Config) -> Iterator[str]:
     yield from _twice("config/channels.yaml", "channel", (c.name for c in config.channels_file.channels))
     yield from _twice("config/segments.yaml", "segment", config.segment_names)
     yield from _rates(config)
+    yield from _reachable(config)
     for campaign in config.campaigns_file.campaigns:
         where = f"config/campaigns.yaml: {campaign.name}"
         for key in ("segments", "exclude"):
@@ -225,6 +237,24 @@ def _rates(config: Config) -> Iterator[str]:
             yield (
                 f"config/shops.yaml: {shop.name}.currency {shop.currency} has no exchange rate; "
                 f"add it to exchange_rates as its price in {config.base_currency}"
+            )
+
+
+def _reachable(config: Config) -> Iterator[str]:
+    """A mail that leaves this machine must have links that work elsewhere (RFC 8058 wants https)."""
+    for channel in config.channels_file.channels:
+        if channel.smtp.host in ("localhost", "127.0.0.1", "::1"):
+            continue
+        base_url = config.channels_file.tracking.base_url
+        if not base_url.startswith("https://"):
+            yield (
+                f'config/channels.yaml: tracking.base_url "{base_url}" must be an https address that recipients '
+                f"can reach, because {channel.name} sends through {channel.smtp.host}; set TERN_TRACKING_URL"
+            )
+        if channel.bounce_domain.endswith("example.com"):
+            yield (
+                f'config/channels.yaml: {channel.name}.bounce_domain "{channel.bounce_domain}" is an example; '
+                "set TERN_BOUNCE_DOMAIN to a domain of yours"
             )
 
 

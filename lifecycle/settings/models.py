@@ -94,6 +94,9 @@ class Pulling(Section):
 
 class Quality(Section):
     max_rejected_share: Share = Field(default=0.05, description="above it a pull fails and stores nothing")
+    tolerated_rows: int = Field(
+        default=3, ge=0, description="so many rejected rows never fail a pull, however small it is"
+    )
 
 
 class ShopsFile(Section):
@@ -218,6 +221,9 @@ class EmailChannel(Section):
     batch_size: int = Field(default=1000, ge=1, le=10_000, description="messages in one Prefect task")
     lease_seconds: int = Field(default=120, ge=10, description="a silent process loses its claim after it")
     max_attempts: int = Field(default=5, ge=1)
+    expire_hours: int = Field(
+        default=24, ge=1, le=24, description="marketing not sent so long after it was reserved is dropped"
+    )
     retry_minutes: int = Field(default=15, ge=0, description="wait after a temporary refusal, doubled each time")
 
 

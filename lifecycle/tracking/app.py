@@ -53,7 +53,8 @@ class Tracking:
     def __init__(self, engine: Engine, environment: Environment, config: Config, clock: Clock) -> None:
         self._engine, self._secret, self._config, self._clock = engine, environment.secret, config, clock
         self._pages = pages.Pages(environment.templates_dir / "pages")
-        self._writer: GroupCommit[Entry, Stored] = GroupCommit(engine, partial(store, end_marketing=end_marketing))
+        unsubscribing = partial(end_marketing, channels=config.channels)
+        self._writer: GroupCommit[Entry, Stored] = GroupCommit(engine, partial(store, end_marketing=unsubscribing))
 
     def app(self) -> Starlette:
         return Starlette(

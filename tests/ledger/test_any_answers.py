@@ -75,7 +75,7 @@ def test_any_answers(
             send(channel)
         except RuntimeError:
             recover(engine, now=clock())
-        clock.tick(hours=2)
+        clock.tick(hours=1)
 
     found = Counter(states(engine))
     assert found.total() == PEOPLE and found["reserved"] == found["sending"] == 0

@@ -31,7 +31,7 @@ from lifecycle.settings import Config
 from tests.conftest import FakeClock
 from tests.ledger.people import NOW, SECRET, ScriptedChannel, add_people, add_plan, numbered, restore, stored
 
-SOON = NOW + timedelta(minutes=1)
+SOON = NOW + timedelta(minutes=20)
 LATER = NOW + timedelta(hours=1)
 
 
@@ -39,13 +39,13 @@ LATER = NOW + timedelta(hours=1)
 def sent(
     engine: Engine, config: Config, clock: FakeClock, send: Callable[..., BatchResult], tmp_path: Path
 ) -> Engine:
-    """Six people: five messages sent a minute after they were reserved, one refused, a capped person, one draft
+    """Six people: five messages sent 20 minutes after they were reserved, one refused, a capped person, one draft
     plan, events, a landed page and its bookmark."""
     people = add_people(engine, numbered(7))
     plan_id = add_plan(engine, config, people[:6], others={people[6]: "capped"})
     add_plan(engine, config, people, campaign="vip_thanks")
     reserve(engine, config, plan_id, now=clock(), secret=SECRET)
-    clock.tick(minutes=1)
+    clock.tick(minutes=20)
 
     def answer(mail: Mail) -> Outcome:
         dead = mail.envelope_to == "person.6@example.com"
@@ -80,7 +80,7 @@ def sent(
 
 def broken(engine: Engine, data_dir: Path) -> list[str]:
     found = audit(engine, data_dir=data_dir, now=LATER)
-    assert len(found) >= 14
+    assert len(found) >= 16
     return [finding.sentence.removeprefix("not true that ") for finding in found if not finding.passed]
 
 
@@ -130,8 +130,22 @@ def _accepted_without_proof(connection: Connection) -> None:
 
 def _broken_cap(connection: Connection) -> None:
     """The first customer gets the second one's message as well, of the day before."""
-    moved = {"customer_id": 1, "occurrence": "2026-11-21", "plan_id": None, "send_at": NOW - timedelta(days=1)}
+    yesterday = NOW - timedelta(days=1)
+    moved = {"customer_id": 1, "occurrence": "2026-11-21", "plan_id": None}
+    moved |= {"send_at": yesterday, "reserved_at": yesterday}
     connection.execute(update(messages).where(message(2)).values(moved))
+
+
+def _broken_cap_by_one_that_was_held(connection: Connection) -> None:
+    """Reserved before the window, but it left within it."""
+    days = {"reserved_at": NOW - timedelta(days=61), "send_at": NOW - timedelta(days=59)}
+    moved = {"customer_id": 1, "occurrence": "2026-11-21", "plan_id": None, **days}
+    connection.execute(update(messages).where(message(2)).values(moved))
+
+
+def _waited_too_long(connection: Connection) -> None:
+    waits = {"state": "reserved", "claim": None, "reserved_at": LATER - timedelta(hours=49)}
+    connection.execute(update(messages).where(message(2)).values(waits))
 
 
 def _suppressed_before(connection: Connection) -> None:
@@ -154,6 +168,27 @@ def _withdrawn_before(connection: Connection) -> None:
     row = dict(connection.execute(yes).mappings().one())
     row |= {"consent_id": 1_000, "status": "withdrawn", "occurred_at": NOW, "recorded_at": NOW}
     connection.execute(insert(consents).values(row))
+
+
+def _never_agreed(connection: Connection) -> None:
+    connection.execute(delete(consents).where(consents.c.customer_id == 2))
+
+
+def _agreed_later(connection: Connection) -> None:
+    connection.execute(update(consents).where(consents.c.customer_id == 2).values(occurred_at=LATER))
+
+
+def _agreed_to_another_shop(connection: Connection) -> None:
+    connection.execute(update(consents).where(consents.c.customer_id == 2).values(shop="harbour"))
+
+
+def _agreement_known_later(connection: Connection) -> None:
+    late = SOON + timedelta(minutes=16)
+    connection.execute(update(consents).where(consents.c.customer_id == 2).values(recorded_at=late))
+
+
+def _agreement_ran_out(connection: Connection) -> None:
+    connection.execute(update(consents).where(consents.c.customer_id == 2).values(expires_at=SOON))
 
 
 def _smaller_audience(connection: Connection) -> None:
@@ -201,6 +236,18 @@ BREAKS: tuple[tuple[Callable[[Connection], None], str], ...] = (
         "every accepted message has its proof and every other end its reason: message 2",
     ),
     (_broken_cap, "no message broke a cap when it was reserved: "),
+    (_broken_cap_by_one_that_was_held, "no message broke a cap when it was reserved: "),
+    (_waited_too_long, "no marketing message has been waiting for more than two days: message 2"),
+    *(
+        (break_it, "everybody who was sent marketing had a consent in force when it left: message 2")
+        for break_it in (
+            _never_agreed,
+            _agreed_later,
+            _agreed_to_another_shop,
+            _agreement_known_later,
+            _agreement_ran_out,
+        )
+    ),
     (_suppressed_before, "nothing was sent to a suppressed address: message 2"),
     (_withdrawn_before, "no marketing was sent after consent had been withdrawn: message 2"),
     (_smaller_audience, "every audience is the sum of its verdicts: plan 1"),
@@ -251,9 +298,30 @@ _FORGET_THE_RULE = {
 def test_suppression_while_a_mail_was_leaving_proves_nothing(sent: Engine, tmp_path: Path) -> None:
     with writing(sent) as connection:
         _suppressed_before(connection)
-        connection.execute(update(suppressions).values(occurred_at=SOON - timedelta(seconds=4)))
-        connection.execute(update(suppressions).values(recorded_at=SOON - timedelta(seconds=4)))
+        clock = SOON - timedelta(minutes=14)
+        connection.execute(update(suppressions).values(occurred_at=clock, recorded_at=clock))
     assert broken(sent, tmp_path) == []
+
+
+def test_withdrawal_taken_in_while_mails_were_leaving_proves_nothing(sent: Engine, tmp_path: Path) -> None:
+    """The intake read its clock 14 minutes before the mail left, and committed after."""
+    with writing(sent) as connection:
+        _withdrawn_before(connection)
+        taken_in = update(consents).where(consents.c.consent_id == 1_000)
+        connection.execute(taken_in.values(recorded_at=SOON - timedelta(minutes=14)))
+    assert broken(sent, tmp_path) == []
+
+
+def test_pages_of_another_host_are_counted_and_not_missed(sent: Engine, tmp_path: Path) -> None:
+    with writing(sent) as connection:
+        row = dict(connection.execute(select(landing_pages)).mappings().one())
+        there = {"page_id": 2, "path": "landing/shopify/atlas/orders/page.gz"}
+        connection.execute(insert(landing_pages).values({**row, **there}))
+    sentences = [finding.sentence for finding in audit(sent, data_dir=tmp_path, now=LATER)]
+    assert "every landed page is stored as it came (1 not on this host)" in sentences
+    assert broken(sent, tmp_path) == []
+    (tmp_path / "landing/shopify/atlas/orders").mkdir(parents=True)
+    assert broken(sent, tmp_path) == ["every landed page is stored as it came: page 2"]
 
 
 def test_consent_given_again_before_sending(sent: Engine, tmp_path: Path) -> None:

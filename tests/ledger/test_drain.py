@@ -147,6 +147,16 @@ def test_refusal_of_everything_we_send_stops_the_batch(engine: Engine, people: l
     assert ledger(engine, "state", "reason", "attempts")[0] == ("reserved", "550 5.7.1 blocked", 1)
 
 
+def test_others_go_before_the_one_for_whom_everything_was_refused(
+    engine: Engine, people: list[int], send: Send, clock: FakeClock
+) -> None:
+    send(answering(person_1=Refused("550 5.7.1", "blocked", permanent=True, scope="lane")))
+    assert ledger(engine, "not_before")[0] == (clock() + timedelta(minutes=15),)
+    channel = ScriptedChannel()
+    send(channel)
+    assert channel.taken == numbered(4)[1:]
+
+
 def test_suppressed_since_planning(engine: Engine, people: list[int], send: Send) -> None:
     hashes = [value for (value,) in ledger(engine, "address_hash")]
     with writing(engine) as connection:
@@ -161,6 +171,17 @@ def test_suppressed_since_planning(engine: Engine, people: list[int], send: Send
     assert channel.taken == numbered(6)[2:]
     assert ledger(engine, "state", "reason")[0] == ("refused", "suppressed since planning: unsubscribe")
     assert revised(engine) == [(people[0], "suppressed", "unsubscribe"), (people[1], "suppressed", "unsubscribe")]
+
+
+def test_suppression_by_a_clock_that_is_ahead_holds_at_once(engine: Engine, people: list[int], send: Send) -> None:
+    soon = NOW + timedelta(minutes=2)
+    with writing(engine) as connection:
+        suppress(
+            connection, [ledger(engine, "address_hash")[0][0]], "unsubscribe",
+            channel="email", evidence="x", occurred_at=soon, recorded_at=soon,
+        )  # fmt: skip
+    assert send().revised == 1
+    assert revised(engine) == [(people[0], "suppressed", "unsubscribe")]
 
 
 def test_consent_withdrawn_since_planning(engine: Engine, people: list[int], send: Send) -> None:
@@ -247,6 +268,31 @@ def test_mail_that_cannot_be_made_is_a_verdict_and_the_others_go(
     assert send(compose=compose).sentence() == "5 accepted, 1 not sent after all"
     assert ledger(engine, "state", "reason")[0] == ("refused", "content: Subject has a line break")
     assert revised(engine) == [(people[0], "content", None)]
+
+
+def test_shop_that_is_no_longer_configured_is_a_verdict_and_the_others_go(
+    engine: Engine, config: Config, people: list[int], send: Send
+) -> None:
+    def compose(recipient: Recipient) -> Mail:
+        if recipient.customer_id == people[0]:
+            config.shop("closed")
+        return simple_mail(recipient)
+
+    with writing(engine) as connection:
+        closed = update(messages).where(messages.c.customer_id == people[0])
+        connection.execute(closed.values(shop="closed"))
+    assert send(compose=compose).sentence() == "5 accepted, 1 not sent after all"
+    assert ledger(engine, "state", "reason")[0] == ("refused", "policy: the shop is no longer configured")
+    assert revised(engine) == [(people[0], "policy", "unknown_shop")]
+
+
+def test_other_mistake_in_the_configuration_refuses_nobody(engine: Engine, people: list[int], send: Send) -> None:
+    def compose(recipient: Recipient) -> Mail:
+        raise ConfigError("winback.en.mjml: the file is missing")
+
+    with pytest.raises(ConfigError, match="the file is missing"):
+        send(compose=compose)
+    assert states(engine) == {"reserved": 6}
 
 
 def test_mistake_in_our_code_does_not_lose_the_answer_before_it(

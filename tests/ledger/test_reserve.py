@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select, update
@@ -14,6 +15,7 @@ from lifecycle.db.schema import plans, verdicts
 from lifecycle.errors import ConfigError, PlanError
 from lifecycle.ledger.drain import BatchResult
 from lifecycle.ledger.reserve import reserve
+from lifecycle.planning.recheck import recheck
 from lifecycle.settings import Config
 from tests.conftest import FakeClock
 from tests.ledger.people import NOW, SECRET, add_people, add_plan, ledger, numbered
@@ -93,6 +95,59 @@ def test_reservation_with_an_older_clock_still_sees_the_one_before_it(engine: En
     reserve(engine, config, first, now=NOW, secret=SECRET)
     late = reserve(engine, config, second, now=NOW - timedelta(seconds=30), secret=SECRET)
     assert (late.reserved, late.revised) == (0, {"capped": 2})
+
+
+def test_caps_count_from_when_a_held_message_left(
+    engine: Engine, config: Config, send: Callable[..., BatchResult], clock: FakeClock
+) -> None:
+    """winback allows one message in 60 days; the first left 23 hours after it was reserved."""
+    people = add_people(engine, numbered(1))
+    first, second, third = (add_plan(engine, config, people, occurrence=f"2027-01-2{day}") for day in range(3))
+    reserve(engine, config, first, now=NOW, secret=SECRET)
+    left_at = clock.tick(hours=23)
+    send()
+    assert ledger(engine, "send_at", "reserved_at") == [(left_at, NOW)]
+    almost = left_at + timedelta(days=60, seconds=-1)
+    assert reserve(engine, config, second, now=almost, secret=SECRET).revised == {"capped": 1}
+    assert reserve(engine, config, third, now=left_at + timedelta(days=60), secret=SECRET).reserved == 1
+
+
+def test_message_that_left_while_the_reservation_waited_is_counted(
+    engine: Engine, config: Config, send: Callable[..., BatchResult], clock: FakeClock
+) -> None:
+    """The reservation read its clock before the message left."""
+    people = add_people(engine, numbered(2))
+    first, second = (add_plan(engine, config, people, occurrence=f"2026-11-2{day}") for day in (2, 3))
+    reserve(engine, config, first, now=NOW, secret=SECRET)
+    clock.tick(hours=1)
+    send()
+    late = reserve(engine, config, second, now=NOW + timedelta(minutes=30), secret=SECRET)
+    assert (late.reserved, late.revised) == (0, {"capped": 2})
+
+
+def test_nothing_begins_to_leave_while_caps_are_judged(
+    engine: Engine,
+    config: Config,
+    send: Callable[..., BatchResult],
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    people = add_people(engine, numbered(1))
+    first, second = (add_plan(engine, config, people, occurrence=f"2026-11-2{day}") for day in (2, 3))
+    reserve(engine, config, first, now=NOW, secret=SECRET)
+    clock.tick(hours=1)
+    sending = threading.Thread(target=send)
+
+    def recheck_while_sending(*arguments: Any, **options: Any) -> dict[str, int]:
+        sending.start()
+        sending.join(0.5)
+        assert sending.is_alive(), "a mail left while the caps were judged"
+        return recheck(*arguments, **options)
+
+    monkeypatch.setattr("lifecycle.ledger.reserve.recheck", recheck_while_sending)
+    assert reserve(engine, config, second, now=clock(), secret=SECRET).revised == {"capped": 1}
+    sending.join()
+    assert ledger(engine, "state") == [("accepted",)]
 
 
 def test_reservations_at_the_same_time_keep_the_caps(engine: Engine, config: Config, clock: FakeClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -11,9 +12,10 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from lifecycle import tokens
+from lifecycle.addresses import address_hash
 from lifecycle.db.engine import reading, writing
-from lifecycle.db.schema import consents, message_events, suppressions
-from lifecycle.settings import Environment
+from lifecycle.db.schema import consents, customers, message_events, messages, suppressions
+from lifecycle.settings import Config, Environment
 from lifecycle.tokens import Purpose, Token
 from tests.conftest import FakeClock
 from tests.tracking.ledger import URLS, send_mails
@@ -159,6 +161,37 @@ def test_unsubscribing_works_again_after_a_new_opt_in(
     clock.tick(days=1)
     web.post(link, data=body)
     assert [row.lifted_at is None for row in rows(engine, suppressions)] == [False, True]
+
+
+class TestRenamedChannel:
+    """Consent and suppressions are by kind of channel, whatever its name in config/channels.yaml."""
+
+    @pytest.fixture
+    def config(self, changed: Callable[..., Config], config: Config) -> Config:
+        (email,) = config.channels_file.channels
+        bulk = {**email.model_dump(by_alias=True), "name": "bulk"}
+        return changed(channels_file={"channels": [email.model_dump(by_alias=True), bulk]})
+
+    @pytest.mark.parametrize("name", ["bulk", "no longer configured"])
+    def test_unsubscribing_is_from_its_kind(
+        self, web: httpx.Client, engine: Engine, environment: Environment, ids: list[int], name: str
+    ) -> None:
+        with writing(engine) as connection:
+            connection.execute(messages.update().values(channel=name))
+        for _ in range(2):
+            web.post(f"/u/{signed(environment, Purpose.UNSUBSCRIBE, ids[0])}", data={"unsubscribe": "yes"})
+        [suppression], [consent] = rows(engine, suppressions), rows(engine, consents)
+        assert (suppression.channel, consent.channel) == ("email", "email")
+
+
+def test_unsubscribing_holds_for_an_address_that_has_changed_since(
+    web: httpx.Client, engine: Engine, environment: Environment, ids: list[int]
+) -> None:
+    with writing(engine) as connection:
+        connection.execute(customers.update().where(customers.c.customer_id == 1).values(email_hash="the new one"))
+    web.post(f"/u/{signed(environment, Purpose.UNSUBSCRIBE, ids[0])}", data={"unsubscribe": "yes"})
+    old = address_hash(environment.secret, "email", "p1@example.com")
+    assert {row.address_hash for row in rows(engine, suppressions)} == {old, "the new one"}
 
 
 def test_looking_at_the_unsubscribe_page_changes_nothing(
