@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, distinct, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, distinct, exists, func, or_, select
 
 from lifecycle.db.instants import plus_days
 from lifecycle.db.schema import (
@@ -22,7 +22,7 @@ from lifecycle.db.schema import (
     runs,
     verdicts,
 )
-from lifecycle.reports.records import LinkClicks, Measure, Refusal, Why
+from lifecycle.reports.records import AlsoSent, LinkClicks, Measure, Refusal, Why
 from lifecycle.tracking.rules import CLASSES
 
 NONE = "–"
@@ -68,7 +68,10 @@ def verdict_facts(connection: Connection, scope: Scope) -> tuple[list[Fact], lis
 
 
 def message_facts(connection: Connection, scope: Scope) -> tuple[list[Fact], int]:
-    """States of all messages, and what came back for the delivered ones; how many others something came for."""
+    """States of the messages, and what came back for the delivered ones; how many others something came for.
+
+    Whom sending dropped after all has a revised verdict and counts by that, not by state.
+    """
     back = _what_came_back(scope).subquery()
     flags = [func.coalesce(back.c[name], 0) for name in _EVENT_FLAGS]
     columns = (
@@ -76,6 +79,7 @@ def message_facts(connection: Connection, scope: Scope) -> tuple[list[Fact], int
         messages.c.segment,
         messages.c.locale,
         messages.c.state,
+        case((_dropped(), 1), else_=0).label("dropped"),
         back.c.opened,
         back.c.clicked,
         *flags,
@@ -89,10 +93,10 @@ def message_facts(connection: Connection, scope: Scope) -> tuple[list[Fact], int
     facts: list[Fact] = []
     strays = 0
     for row in connection.execute(query):
-        campaign, segment, locale, state, opened, clicked, bounced, complained, left, count = row
+        campaign, segment, locale, state, dropped, opened, clicked, bounced, complained, left, count = row
         accepted = state == "accepted"
         reached = accepted and not bounced
-        always = [("state", state)] + [("bounced", "")] * (accepted and bounced)
+        always = [("state", state)] * (not dropped) + [("bounced", "")] * (accepted and bounced)
         seen: list[Measure] = [("complained", "")] * complained + [("unsubscribed", "")] * left
         seen += [("opened", CLASSES[opened])] if opened is not None else []
         seen += [("clicked", CLASSES[clicked])] if clicked is not None else []
@@ -138,7 +142,7 @@ def refusals(connection: Connection, scope: Scope) -> list[Refusal]:
     """Reasons with addresses taken out: a peer likes to repeat them."""
     query = (
         select(messages.c.what, messages.c.reason, func.count())
-        .where(messages.c.plan_id.in_(scope.plan_ids), messages.c.state == "refused")
+        .where(messages.c.plan_id.in_(scope.plan_ids), messages.c.state == "refused", ~_dropped())
         .group_by(messages.c.what, messages.c.reason)
     )
     counts: Counter[tuple[str, str]] = Counter()
@@ -188,7 +192,9 @@ def unclassified(connection: Connection, scope: Scope) -> int:
 
 
 def message_count(connection: Connection, scope: Scope) -> int:
-    query = select(func.count()).select_from(messages).where(messages.c.plan_id.in_(scope.plan_ids))
+    """Without those that sending dropped."""
+    query = select(func.count()).select_from(messages)
+    query = query.where(messages.c.plan_id.in_(scope.plan_ids), ~_dropped())
     return int(connection.execute(query).scalar_one())
 
 
@@ -208,6 +214,25 @@ def sent_during(connection: Connection, scope: Scope, run: Any) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+def also_sent(connection: Connection, scope: Scope, tree: Iterable[Any]) -> list[AlsoSent]:
+    """What the runs of `tree` sent of other plans, which earlier runs had left open."""
+    spans = []
+    for run in tree:
+        if earlier := (run.summary or {}).get("also_sent_plans"):
+            ended = [messages.c.sent_at <= run.ended_at] if run.ended_at is not None else []
+            spans.append(and_(messages.c.plan_id.in_(earlier), messages.c.sent_at >= run.started_at, *ended))
+    if not spans:
+        return []
+    query = (
+        select(plans.c.campaign, plans.c.occurrence, func.count())
+        .join(messages, messages.c.plan_id == plans.c.plan_id)
+        .where(or_(*spans), messages.c.state == "accepted", plans.c.plan_id.not_in(scope.plan_ids))
+        .group_by(plans.c.plan_id, plans.c.campaign, plans.c.occurrence)
+        .order_by(plans.c.occurrence, plans.c.campaign)
+    )
+    return [AlsoSent(*row) for row in connection.execute(query)]
+
+
 def run_tree(connection: Connection, run_id: str) -> list[Any]:
     """The rows of a run and of all its children, in the order in which they started."""
     found = list(connection.execute(select(runs).where(runs.c.run_id == run_id)))
@@ -225,6 +250,16 @@ def groups(facts: Iterable[Fact], by: str) -> Iterator[tuple[str, Counter[Measur
     for fact in facts:
         sums.setdefault(getattr(fact, by), Counter())[fact.measure] += fact.number
     yield from sorted(sums.items())
+
+
+def _dropped() -> ColumnElement[bool]:
+    """Of a message that never left: its person was suppressed, say, between planning and sending."""
+    revised = exists().where(
+        verdicts.c.plan_id == messages.c.plan_id,
+        verdicts.c.customer_id == messages.c.customer_id,
+        verdicts.c.revised_verdict.is_not(None),
+    )
+    return and_(messages.c.state == "refused", revised)
 
 
 def _what_came_back(scope: Scope) -> Select[Any]:

@@ -150,6 +150,15 @@ class LinkClicks:
 
 
 @dataclass(frozen=True)
+class AlsoSent:
+    """Mails of an earlier plan that a run sent besides its own."""
+
+    campaign: str
+    occurrence: str
+    mails: int
+
+
+@dataclass(frozen=True)
 class Stage:
     """One execution within the run."""
 
@@ -210,6 +219,8 @@ class RunReport:
     links: tuple[LinkClicks, ...]
     sent_now: int
     """Messages accepted while this run went on; the others are of earlier runs of the same plans."""
+    also_sent: tuple[AlsoSent, ...]
+    """Of plans that are not in this report."""
     unclassified: int
     """Opens and clicks that have no class yet; they count as unknown."""
     strays: int

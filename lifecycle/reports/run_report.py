@@ -67,6 +67,7 @@ def build_report(engine: Engine, config: Config, *, run_id: str, as_of: datetime
             refusals=tuple(counting.refusals(connection, scope)),
             links=tuple(counting.link_clicks(connection, scope)),
             sent_now=counting.sent_during(connection, scope, run),
+            also_sent=tuple(counting.also_sent(connection, scope, tree)),
             unclassified=counting.unclassified(connection, scope),
             strays=strays,
             stages=tuple(_stage(row) for row in tree),
@@ -75,7 +76,7 @@ def build_report(engine: Engine, config: Config, *, run_id: str, as_of: datetime
             segment_moves=_segment_moves(connection, config, tree, as_of),
             problems=_problems(tree),
         )
-        _check(report, counting.message_count(connection, scope))
+        _check(report, facts, counting.message_count(connection, scope))
     return report
 
 
@@ -185,7 +186,7 @@ def _problems(tree: Sequence[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(said))
 
 
-def _check(report: RunReport, messages: int) -> None:
+def _check(report: RunReport, facts: Sequence[Fact], messages: int) -> None:
     """Raises AuditFailed where two ways to the same number disagree."""
     wrong = []
     total, planned = report.total.figures, Counter[str]()
@@ -201,6 +202,8 @@ def _check(report: RunReport, messages: int) -> None:
     states = total.accepted + total.refused + total.unknown + total.held
     if states != messages:
         wrong.append(f"{states} messages by state, {messages} in the ledger")
+    drafts = {plan.campaign for plan in report.plans if not plan.applied}
+    applied = [fact for fact in facts if fact.campaign not in drafts]
     for name, parts in (
         ("campaign", report.campaigns),
         ("segment", report.segments),
@@ -211,5 +214,10 @@ def _check(report: RunReport, messages: int) -> None:
             summed.update(group.figures.counts)
         if summed != Counter(total.counts):
             wrong.append(f"the sums by {name} differ from the total")
+        for group in _groups(applied, name):
+            mine = group.figures
+            states = mine.accepted + mine.refused + mine.unknown + mine.held
+            if states != mine.selected:
+                wrong.append(f"{group.name} has {mine.selected} selected people, but {states} messages")
     if wrong:
         raise AuditFailed(f"the report of {report.run_id} does not add up: {'; '.join(wrong)}")

@@ -88,18 +88,21 @@ def language(code: str) -> str:
 
 
 def headline(report: RunReport) -> str:
-    """What happened, in a sentence or two."""
+    """What happened, in a few sentences."""
+    return " ".join(sentence for sentence in (_of_plans(report), _of_earlier_dates(report)) if sentence)
+
+
+def _of_plans(report: RunReport) -> str:
     figures = report.total.figures
+    nothing = "" if report.also_sent else "Nothing was sent."
     if not report.plans:
         return "No campaign ran."
     if not any(plan.applied for plan in report.plans):
-        return (
-            f"A dry run: {number(figures.selected)} of {number(figures.audience)} people would get a mail. "
-            "Nothing was sent."
-        )
+        chosen = f"{number(figures.selected)} of {number(figures.audience)} people would get a mail."
+        return f"A dry run: {chosen} {nothing}".rstrip()
     if not figures.accepted:
-        waiting = f" {number(figures.held)} messages are waiting." if figures.held else ""
-        return f"Nothing was sent.{waiting}"
+        waiting = f"{number(figures.held)} messages are waiting." if figures.held else ""
+        return f"{nothing} {waiting}".strip()
     sentence = (
         f"{_many(figures.accepted, 'mail')} went out; "
         f"{number(figures.opened['person'])} were opened by people, {number(figures.clicked['person'])} clicked, "
@@ -110,6 +113,17 @@ def headline(report: RunReport) -> str:
     if report.sent_now < figures.accepted:
         return f"{sentence} This run sent {number(report.sent_now)} of them, the others had gone out before."
     return sentence
+
+
+def _of_earlier_dates(report: RunReport) -> str:
+    if not report.also_sent:
+        return ""
+    mails = sum(each.mails for each in report.also_sent)
+    more = "more " if report.total.figures.accepted else ""
+    each_plan = ", ".join(
+        f"{plain(each.campaign)} of {each.occurrence} ({number(each.mails)})" for each in report.also_sent
+    )
+    return f"{_many(mails, f'{more}mail')} of earlier dates went out in this run: {each_plan}."
 
 
 def _many(count: int, noun: str) -> str:

@@ -115,7 +115,7 @@ def random_ledger(seed: int, rules_version: str, *, people: int = 120, events: i
 
 def _decide(draw: random.Random, ledger: Ledger, plan: int, customer: int) -> None:
     verdict = draw.choice([*VERDICTS, *["selected"] * 30])
-    revised = draw.choice(["suppressed", "capped"]) if verdict == "selected" and draw.random() < 0.05 else None
+    revised = draw.choice(["suppressed", "capped"]) if verdict == "selected" and draw.random() < 0.1 else None
     segment, locale = draw.choice(SEGMENTS), draw.choice(LOCALES)
     ledger.verdicts.append(
         {"plan_id": plan, "customer_id": customer, "verdict": verdict,
@@ -123,19 +123,27 @@ def _decide(draw: random.Random, ledger: Ledger, plan: int, customer: int) -> No
          "locale": locale if verdict == "selected" else draw.choice([locale, None]), "revised_verdict": revised,
          "revised_rule": draw.choice(RULES) if revised else None}
     )  # fmt: skip
-    if verdict != "selected" or revised:
+    dropped = revised == "suppressed" and draw.random() < 0.7
+    if verdict != "selected" or (revised and not dropped):
         return
-    state = draw.choice(["accepted"] * 12 + ["refused", "refused", "unknown", "reserved"])
+    state = (
+        "refused" if dropped else draw.choice(["accepted"] * 12 + ["refused", "refused", "unknown", "reserved"])
+    )
     sent_at = START + timedelta(seconds=draw.randrange(600)) - timedelta(days=2 * (plan == 3))
     campaign = "vip_thanks" if plan == 2 else "winback"
+    reason = None
+    if dropped:
+        reason = "suppressed since planning: complaint"
+    elif state == "refused":
+        reason = draw.choice([f"550 5.1.1 <p{customer}@example.com>: User unknown", "452 4.2.2 mailbox full"])
     ledger.messages.append(
         {"message_id": len(ledger.messages) + 1, "plan_id": plan, "what": campaign,
          "occurrence": f"2026-11-2{plan}", "customer_id": customer, "channel": "email", "purpose": "marketing",
          "shop": "atlas", "segment": segment, "template": "t", "locale": locale, "address_hash": str(customer),
-         "batch": 1, "state": state, "send_at": sent_at, "reserved_at": sent_at, "sent_at": sent_at,
+         "batch": 1, "state": state, "send_at": sent_at, "reserved_at": sent_at,
+         "sent_at": None if dropped else sent_at,
          "settled_at": sent_at if state in ("accepted", "refused") else None,
-         "reason": draw.choice([f"550 5.1.1 <p{customer}@example.com>: User unknown", "452 4.2.2 mailbox full"])
-         if state == "refused" else None}
+         "reason": reason}
     )  # fmt: skip
 
 
@@ -143,7 +151,7 @@ def _happen(draw: random.Random, ledger: Ledger, number: int) -> None:
     message, kind = draw.choice(ledger.messages), draw.choice(KINDS)
     if kind in ("bounced", "complained") and draw.random() < 0.8:
         kind = "opened"
-    at = message["sent_at"] + timedelta(seconds=draw.randrange(11 * 86_400))
+    at = message["send_at"] + timedelta(seconds=draw.randrange(11 * 86_400))
     ledger.events.append(
         {"event_id": number, "message_id": message["message_id"], "kind": kind, "occurred_at": at,
          "link_id": draw.choice([1, 2, 3]) if kind == "clicked" else None, "source": "web"}

@@ -20,6 +20,9 @@ class Oracle:
         self.classes = {
             row["event_id"]: row["class"] for row in ledger.classes if row["rules_version"] == ledger.rules_version
         }
+        self.revised = {
+            (row["plan_id"], row["customer_id"]) for row in ledger.verdicts if row["revised_verdict"] is not None
+        }
         self.messages = {row["message_id"]: row for row in ledger.messages}
         self.causes = [(self.cause(order), order) for order in ledger.orders]
 
@@ -36,6 +39,8 @@ class Oracle:
         return found
 
     def of_message(self, message: Row) -> Counter[Measure]:
+        if (message["plan_id"], message["customer_id"]) in self.revised:
+            return Counter()
         mine = [event for event in self.events if event["message_id"] == message["message_id"]]
         counts: Counter[Measure] = Counter({("state", message["state"]): 1})
         if message["state"] != "accepted":

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from lifecycle.errors import UsageError
 from lifecycle.reports.files import write_as, write_report
-from lifecycle.reports.records import Group, LinkClicks, Plan, Refusal, RunReport
+from lifecycle.reports.records import AlsoSent, Figures, Group, LinkClicks, Plan, Refusal, RunReport
 from lifecycle.reports.render import summary_rows, to_csv, to_html, to_markdown
 from lifecycle.reports.run_report import build_report
 from lifecycle.reports.statistics import Rate, wilson
@@ -152,6 +152,22 @@ def test_the_headline_says_what_this_run_did(report: RunReport) -> None:
         report, plans=tuple(Plan(p.plan_id, p.campaign, p.occurrence, False, p.audience) for p in report.plans)
     )
     assert headline(draft).startswith("A dry run: ")
+
+
+def test_the_headline_says_what_was_sent_of_earlier_dates(report: RunReport) -> None:
+    late = replace(report, also_sent=(AlsoSent("winback", "2026-11-19", 1200), AlsoSent("x_y", "2026-11-20", 5)))
+    told = "mails of earlier dates went out in this run: winback of 2026-11-19 (1,200), x y of 2026-11-20 (5)."
+    assert headline(late) == f"{headline(report)} 1,205 more {told}"
+    assert headline(late) in to_html(late)
+    nothing = Group("total", "all", Figures({("state", "reserved"): 3}))
+    assert headline(replace(report, total=nothing)) == "Nothing was sent. 3 messages are waiting."
+    assert headline(replace(late, total=nothing)) == f"3 messages are waiting. 1,205 {told}"
+
+
+def test_the_tiles_fill_their_rows_at_every_width(report: RunReport) -> None:
+    html = to_html(report)
+    columns = [int(count) for count in re.findall(r"\.tiles \{[^}]*repeat\((\w+[-\w]*)", html)]
+    assert columns and all(html.count('class="tile"') % count == 0 for count in columns)
 
 
 def test_files_are_named_after_the_run(report: RunReport, tmp_path: Path) -> None:

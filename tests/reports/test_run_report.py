@@ -12,7 +12,7 @@ from sqlalchemy import Engine, delete, update
 from lifecycle.db.engine import writing
 from lifecycle.db.schema import plans, quarantine, runs, segment_members, segment_runs, verdicts
 from lifecycle.errors import AuditFailed, UsageError
-from lifecycle.reports.records import RunReport, SegmentMove
+from lifecycle.reports.records import AlsoSent, RunReport, SegmentMove
 from lifecycle.reports.run_report import build_report
 from lifecycle.settings import Config
 from lifecycle.tracking.rules import rules_version
@@ -70,7 +70,10 @@ def test_links_count_the_mails_in_which_a_person_followed_them(engine: Engine, c
 def test_refusals_show_no_address(engine: Engine, config: Config) -> None:
     ledger = stored(engine, config)
     report = build_report(engine, config, run_id=RUN, as_of=AS_OF)
-    refused = sum(row["state"] == "refused" and row["plan_id"] != 3 for row in ledger.messages)
+    refused = sum(
+        row["state"] == "refused" and row["plan_id"] != 3 and "since planning" not in row["reason"]
+        for row in ledger.messages
+    )
     assert sum(each.messages for each in report.refusals) == refused == report.total.figures.refused
     assert {each.reason for each in report.refusals} == {
         "550 5.1.1 ‹address›: User unknown",
@@ -141,6 +144,30 @@ def test_a_run_that_sent_nothing_new_says_so(engine: Engine, config: Config) -> 
     assert (again.sent_now, again.total.figures.accepted) == (0, winback.figures.accepted)
 
 
+def test_mails_of_earlier_plans_are_told_where_the_run_sent_them(engine: Engine, config: Config) -> None:
+    ledger = stored(engine, config)
+    start, end = START - timedelta(days=2) + timedelta(seconds=100), START + timedelta(seconds=300)
+    with writing(engine) as connection:
+        connection.execute(
+            runs.insert(),
+            [
+                {"run_id": run_id, "flow": "run-campaign", "parent_run_id": parent, "parameters": {},
+                 "state": "completed", "heartbeat_at": start, "started_at": start, "ended_at": end,
+                 "summary": {"plan_id": 2, "campaign": "vip_thanks", "also_sent_plans": earlier}}
+                for run_id, parent, earlier in (("late", None, [1, 3]), ("again", "late", [1, 2]))
+            ],
+        )  # fmt: skip
+    report = build_report(engine, config, run_id="late", as_of=AS_OF)
+    accepted = [row for row in ledger.messages if row["state"] == "accepted"]
+    mails = Counter(row["plan_id"] for row in accepted if start <= row["sent_at"] <= end)
+    assert all(0 < mails[plan] < sum(row["plan_id"] == plan for row in accepted) for plan in (1, 3))
+    assert report.also_sent == (
+        AlsoSent("winback", "2026-11-21", mails[1]),
+        AlsoSent("winback", "2026-11-23", mails[3]),
+    )
+    assert build_report(engine, config, run_id=RUN, as_of=AS_OF).also_sent == ()
+
+
 def test_a_run_without_campaigns_is_a_report_too(engine: Engine, config: Config) -> None:
     stored(engine, config)
     with writing(engine) as connection:
@@ -168,6 +195,24 @@ def test_numbers_that_do_not_add_up_are_refused(engine: Engine, config: Config) 
     with writing(engine) as connection:
         connection.execute(delete(verdicts).where(verdicts.c.plan_id == 2))
     with pytest.raises(AuditFailed, match="vip_thanks has 0 verdicts"):
+        build_report(engine, config, run_id=RUN, as_of=AS_OF)
+
+
+def test_every_selected_person_of_an_applied_plan_has_a_message(engine: Engine, config: Config) -> None:
+    ledger = stored(engine, config)
+    with writing(engine) as connection:
+        connection.execute(update(plans).where(plans.c.plan_id == 2).values(status="draft"))
+
+    def revise(plan_id: int) -> None:
+        sent = next(row for row in ledger.messages if row["plan_id"] == plan_id and row["state"] == "accepted")
+        same = (verdicts.c.plan_id == plan_id) & (verdicts.c.customer_id == sent["customer_id"])
+        with writing(engine) as connection:
+            connection.execute(update(verdicts).where(same).values(revised_verdict="capped"))
+
+    revise(2)
+    build_report(engine, config, run_id=RUN, as_of=AS_OF)
+    revise(1)
+    with pytest.raises(AuditFailed, match=r"winback has \d+ selected people, but \d+ messages"):
         build_report(engine, config, run_id=RUN, as_of=AS_OF)
 
 
