@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -29,25 +31,31 @@ def daily(as_of: datetime | None = None, dry_run: bool = False) -> str:
     """
     place = workplace()
     failures: list[str] = []
-    with booked(place.engine, "daily", as_of=as_of, flow_run_id=flow_run.id) as run:
+    with booked(
+        place.engine, "daily", parameters={"dry_run": dry_run}, as_of=as_of, flow_run_id=flow_run.id
+    ) as run:
         for shop in place.config.shops:
             _attempt(failures, pull_shop, shop)
-        build_segments(as_of or utc_now())
+        _attempt(failures, build_segments, as_of or utc_now())
         if failures:
-            run.say("No campaign ran, because not every shop could be pulled.")
+            run.say("No campaign ran, because the data is not of today.")
         else:
             for campaign in sorted(place.config.campaigns.values(), key=lambda each: each.priority):
                 _attempt(failures, run_campaign, campaign.name, as_of, dry_run)
-        run.say(track().sentence())
+        _attempt(failures, lambda: run.say(track().sentence()))
         run.summary["failures"] = failures
-    report(run.run_id)
+    _attempt(failures, report, run.run_id)
     if failures:
         raise TernError("daily could not do everything:\n" + "\n".join(f"- {failure}" for failure in failures))
     return run.run_id
 
 
-def _attempt(failures: list[str], step, *parameters) -> None:  # type: ignore[no-untyped-def]
+def _attempt(failures: list[str], step: Callable[..., Any], *parameters: Any) -> None:
     try:
         step(*parameters)
     except TernError as failure:
         failures.append(str(failure))
+    except Exception as failure:  # noqa: BLE001 (the other steps must go on; the log has the traceback)
+        failures.append(
+            f"an unforeseen {type(failure).__name__} in {getattr(step, 'name', 'a step')}; see the log"
+        )

@@ -13,7 +13,7 @@ from lifecycle.errors import ChannelDown, PlanError
 from lifecycle.ledger.drain import total
 from tasks.place import workplace
 from tasks.plan import plan
-from tasks.send import open_batches, reserve_plan, send, take_over
+from tasks.send import drop_expired, open_batches, reserve_plan, send, take_over
 
 SENDERS: Any = ThreadPoolTaskRunner(max_workers=2)
 """So many batches, and connections to the mail server, at a time."""
@@ -29,21 +29,33 @@ def run_campaign(campaign: str, as_of: datetime | None = None, dry_run: bool = T
     Args:
         campaign: Name of the campaign in config/campaigns.yaml.
         as_of: Take the audience as of this instant; empty: now. Older than a day only for a dry run.
-        dry_run: Only decide, send nothing.
+        dry_run: Only decide, send nothing; where today's was sent already, decide for tomorrow.
     """
     place, as_of = workplace(), as_of or utc_now()
-    if not dry_run and utc_now() - as_of > timedelta(days=1):
-        raise PlanError(f"{campaign}: as of {as_of:%Y-%m-%d} is in the past; only a dry run may look back")
+    if not dry_run:
+        _refuse_another_time(campaign, as_of)
     parameters = {"campaign": campaign, "dry_run": dry_run}
     with booked(place.engine, "run-campaign", parameters=parameters, as_of=as_of, flow_run_id=flow_run.id) as run:
         take_over()
-        planned = plan(campaign, as_of, run.run_id)
+        planned = plan(campaign, as_of, dry_run, run.run_id)
         run.say(planned.sentence())
         run.summary |= {"campaign": campaign, "plan_id": planned.plan_id}
         if not dry_run:
+            drop_expired()
             reserve_plan(planned.plan_id, run.run_id)
-            results = send.map(open_batches(campaign)).result()
-            run.say(f"{campaign}: {total(results).sentence()}")
-            if problems := sorted({result.problem for result in results if result.problem}):
-                raise ChannelDown(f"{campaign}: not everything could be sent: {'; '.join(problems)}")
+            batches = open_batches(campaign)
+            result = total(send.map(batches).result())
+            run.say(f"{campaign}: {result.sentence()}")
+            run.summary["also_sent_plans"] = sorted({batch.plan_id for batch in batches} - {planned.plan_id})
+            if result.problem:
+                raise ChannelDown(f"{campaign}: not everything could be sent: {result.problem}")
+            if waiting := sum(batch.messages for batch in open_batches(campaign)):
+                raise ChannelDown(f"{campaign}: {waiting:,} messages are with another process; send-due follows")
     return run.run_id
+
+
+def _refuse_another_time(campaign: str, as_of: datetime) -> None:
+    if utc_now() - as_of > timedelta(days=1):
+        raise PlanError(f"{campaign}: as of {as_of:%Y-%m-%d} is in the past; only a dry run may look back")
+    if as_of - utc_now() > timedelta(minutes=1):
+        raise PlanError(f"{campaign}: as of {as_of:%Y-%m-%d} is in the future; only a dry run may look ahead")

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lifecycle.cli.common import print_across, print_table
-from lifecycle.db.runs import newest_run
+from lifecycle.db.runs import sending_runs
 from lifecycle.errors import TernError, UsageError
 from lifecycle.processes import Env, free_port, process, run, wait_for
 from lifecycle.reports.records import Stage
@@ -142,8 +142,7 @@ def _shopping(folder: Path, stock: Stock, env: Env, seed: int) -> Iterator[Calla
 def _tell(stock: Stock, mailbox: Mailbox, before: int, env: Env) -> None:
     """What a person wants to know at the end. `before`: mails in the mailbox when this began."""
     place = open_workplace({**os.environ, **env})
-    run_id = newest_run(place.engine, "daily")
-    assert run_id is not None, "daily has just run"
+    run_id = sending_runs(place.engine)[0]
     report = build_report(place.engine, place.config, run_id=run_id, as_of=datetime.now(UTC))
     console.print()
     print_table(accounting.account(stock, place.engine), title="Lines of the input")

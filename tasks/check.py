@@ -16,12 +16,14 @@ from tasks.place import workplace
 def check(fetched: Fetched, run_id: str) -> GateResult:
     """Raises QualityError when too many rows are rejected; nothing downstream has seen them then."""
     place = workplace()
+    quality = place.config.shops_file.quality
     gate = check_fetched(
         place.engine,
         place.environment.data_dir,
         open_platform(place.config.shop(fetched.shop), place.config.shops_file.pulling),
         fetched,
-        max_rejected_share=place.config.shops_file.quality.max_rejected_share,
+        max_rejected_share=quality.max_rejected_share,
+        tolerated_rows=quality.tolerated_rows,
         now=utc_now(),
         run_id=run_id,
     )

@@ -14,9 +14,11 @@ from tasks.place import workplace
 
 
 @task(name="plan", task_run_name="plan {campaign}", cache_policy=NO_CACHE)
-def plan(campaign: str, as_of: datetime, run_id: str) -> Plan:
+def plan(campaign: str, as_of: datetime, rehearsal: bool, run_id: str) -> Plan:
     place = workplace()
-    made = make_plan(place.engine, place.config, campaign, as_of=as_of, now=utc_now(), run_id=run_id)
+    made = make_plan(
+        place.engine, place.config, campaign, as_of=as_of, now=utc_now(), run_id=run_id, rehearsal=rehearsal
+    )
     create_table_artifact(
         key=f"plan-{campaign.replace('_', '-')}",
         description=f"{campaign} of {made.occurrence}: what was decided for {made.audience:,} people",

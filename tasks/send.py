@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from lifecycle.channels import open_channel
 from lifecycle.clock import utc_now
 from lifecycle.ledger import drain as draining
+from lifecycle.ledger.expire import expire
 from lifecycle.ledger.recover import Recovered, recover
 from lifecycle.ledger.reserve import Reservation, reserve
 from lifecycle.messages.compose import Composer
@@ -33,7 +34,6 @@ def take_over() -> Recovered:
 @task(name="reserve", task_run_name="reserve plan {plan_id}", cache_policy=NO_CACHE)
 def reserve_plan(plan_id: int, run_id: str) -> Reservation:
     place = workplace()
-    prepare_links(place.engine, place.config, place.environment, plan_id)
     return reserve(
         place.engine,
         place.config,
@@ -45,9 +45,23 @@ def reserve_plan(plan_id: int, run_id: str) -> Reservation:
     )
 
 
+@task(name="drop-expired", cache_policy=NO_CACHE)
+def drop_expired() -> int:
+    """Marketing that waited too long is not sent any more; its slots are free again."""
+    place = workplace()
+    if dropped := expire(place.engine, now=utc_now(), hours=place.config.expire_hours):
+        get_run_logger().warning("%s messages had waited too long and are not sent", f"{dropped:,}")
+    return dropped
+
+
 @task(name="open-batches", cache_policy=NO_CACHE)
-def open_batches(campaign: str) -> list[draining.Batch]:
-    return draining.open_batches(workplace().engine, now=utc_now(), campaign=campaign)
+def open_batches(campaign: str | None) -> list[draining.Batch]:
+    """Of one campaign, or of all; with the links that their templates have today."""
+    place = workplace()
+    batches = draining.open_batches(place.engine, now=utc_now(), campaign=campaign)
+    for plan_id in sorted({batch.plan_id for batch in batches}):
+        prepare_links(place.engine, place.config, place.environment, plan_id)
+    return batches
 
 
 @task(
@@ -59,13 +73,14 @@ def open_batches(campaign: str) -> list[draining.Batch]:
 def send(batch: draining.Batch) -> draining.BatchResult:
     """Never retried by Prefect: what a batch could not send stays in the ledger for the next drain."""
     place = workplace()
-    with open_channel(place.config.channels[batch.channel], os.environ) as channel:
+    settings = place.config.channel(batch.channel)
+    with open_channel(settings, os.environ) as channel:
         result = draining.drain(
             place.engine,
             batch,
             compose=Composer(place.engine, place.config, place.environment, batch.plan_id).compose,
             channel=channel,
-            settings=place.config.channels[batch.channel],
+            settings=settings,
             secret=place.environment.secret,
             clock=utc_now,
             on_progress=_progress(batch),

@@ -15,6 +15,7 @@ from lifecycle.db.runs import booked
 from lifecycle.errors import AuditFailed, ChannelDown, UsageError
 from lifecycle.ledger import audit as auditing
 from lifecycle.ledger import drain as draining
+from lifecycle.ledger.expire import expire
 from lifecycle.ledger.recover import recover
 from lifecycle.ledger.reserve import reserve
 from lifecycle.messages.compose import Composer
@@ -64,6 +65,9 @@ def apply(
     with booked(place.engine, "apply", parameters={"plan_id": made.plan_id}, as_of=made.as_of) as run:
         run.summary |= {"campaign": made.campaign, "plan_id": made.plan_id}
         recover(place.engine, now=utc_now())
+        expire(
+            place.engine, now=utc_now(), hours=min(each.expire_hours for each in place.config.channels.values())
+        )
         prepare_links(place.engine, place.config, place.environment, made.plan_id)
         reservation = reserve(
             place.engine,
@@ -97,7 +101,7 @@ def _drain(place: Workplace, plan_id: int) -> list[draining.BatchResult]:
     batches = draining.open_batches(place.engine, now=utc_now(), plan_id=plan_id)
     if not batches:
         return []
-    settings = place.config.channels[batches[0].channel]
+    settings = place.config.channel(batches[0].channel)
     composer = Composer(place.engine, place.config, place.environment, plan_id)
     with open_channel(settings, os.environ) as channel:
         return [

@@ -45,7 +45,7 @@ def import_file(
     Example: `tern import orders data/sample/order_lines.csv --shop atlas`
     """
     place, now = open_workplace(), utc_now()
-    settings, source = place.config.shop(shop), str(file)
+    settings, source, quality = place.config.shop(shop), str(file), place.config.shops_file.quality
     batches = list(read_file(file, kind.value, settings, mapping=_mapping(rename or ())))
     parameters = {"kind": kind.value, "shop": shop}
     with booked(place.engine, "import", parameters=parameters) as run:
@@ -55,7 +55,8 @@ def import_file(
             kind.value,
             batches,
             source=source,
-            max_rejected_share=place.config.shops_file.quality.max_rejected_share,
+            max_rejected_share=quality.max_rejected_share,
+            tolerated_rows=quality.tolerated_rows,
             now=now,
             run_id=run.run_id,
         )
@@ -97,6 +98,7 @@ def pull(shop: str, since: Since = None, until: Until = None, as_json: AsJson = 
     """
     place, results = open_workplace(), []
     settings, pulling = place.config.shop(shop), place.config.shops_file.pulling
+    quality = place.config.shops_file.quality
     if settings.platform == "file":
         raise UsageError(f'shop "{shop}" lives in files; use: tern import orders FILE --shop {shop}')
     platform, folder = open_platform(settings, pulling), place.environment.data_dir
@@ -114,7 +116,8 @@ def pull(shop: str, since: Since = None, until: Until = None, as_json: AsJson = 
                 folder,
                 platform,
                 fetched,
-                max_rejected_share=place.config.shops_file.quality.max_rejected_share,
+                max_rejected_share=quality.max_rejected_share,
+                tolerated_rows=quality.tolerated_rows,
                 now=now,
                 run_id=run.run_id,
             )

@@ -11,7 +11,7 @@ import typer
 
 from lifecycle.cli.common import console, print_across
 from lifecycle.clock import utc_now
-from lifecycle.db.runs import newest_run
+from lifecycle.db.runs import sending_runs
 from lifecycle.errors import UsageError
 from lifecycle.reports.files import write_as
 from lifecycle.reports.render import summary_rows
@@ -20,7 +20,7 @@ from lifecycle.workplace import open_workplace
 
 
 def run_flow(
-    flow: Annotated[str, typer.Argument(help="daily, pull-shop, build-segments, run-campaign, collect-events.")],
+    flow: Annotated[str, typer.Argument(help="daily, pull-shop, build-segments, run-campaign, send-due …")],
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter; may be repeated.")
     ] = None,
@@ -46,7 +46,7 @@ def report(
     Example: `tern report latest --out report.html`
     """
     place = open_workplace()
-    run_id = newest_run(place.engine, "daily", "run-campaign", "apply") if run == "latest" else run
+    run_id = next(iter(sending_runs(place.engine)), None) if run == "latest" else run
     if run_id is None:
         raise UsageError("there is no run to report yet; start one with: tern run daily")
     built = build_report(place.engine, place.config, run_id=run_id, as_of=utc_now())

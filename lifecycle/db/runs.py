@@ -18,6 +18,7 @@ from sqlalchemy import Engine, select, update
 from lifecycle.clock import Clock, utc_now
 from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import runs
+from lifecycle.errors import TernError
 
 
 @dataclass
@@ -70,7 +71,7 @@ def booked(
         yield run
         state = "failed" if run.summary.get("failures") else "completed"
     except Exception as error:
-        run.summary["error"] = str(error)
+        run.summary["error"] = str(error) if isinstance(error, TernError) else _unforeseen(error)
         raise
     finally:
         _current.reset(token)
@@ -120,14 +121,25 @@ def finish_run(engine: Engine, run_id: str, state: str, *, now: datetime, summar
         )
 
 
-def newest_run(engine: Engine, *flows: str) -> str | None:
-    """The newest run of any of `flows` (of all flows without one) that is no part of another run."""
-    query = select(runs.c.run_id).where(runs.c.parent_run_id.is_(None))
-    query = query.order_by(runs.c.started_at.desc(), runs.c.run_id.desc()).limit(1)
-    if flows:
-        query = query.where(runs.c.flow.in_(flows))
+SENDING = ("daily", "run-campaign", "apply")
+"""Flows and commands that may send, and so are worth a report."""
+
+
+def sending_runs(engine: Engine, *, since: datetime | None = None) -> list[str]:
+    """Runs that may have sent, newest first: no dry runs, and none that is a part of another run."""
+    query = select(runs.c.run_id, runs.c.parameters).where(
+        runs.c.parent_run_id.is_(None), runs.c.flow.in_(SENDING)
+    )
+    if since is not None:
+        query = query.where(runs.c.started_at >= since)
     with reading(engine) as connection:
-        return connection.execute(query).scalar()
+        found = connection.execute(query.order_by(runs.c.started_at.desc(), runs.c.run_id.desc())).all()
+    return [row.run_id for row in found if not row.parameters.get("dry_run")]
+
+
+def _unforeseen(error: Exception) -> str:
+    """A driver's words may quote a row, so only the kind of error is kept; the log has the rest."""
+    return f"an unforeseen {type(error).__name__}; see the log of the run"
 
 
 def _note_peak(run: Run | None) -> None:

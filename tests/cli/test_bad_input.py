@@ -79,12 +79,12 @@ def test_too_many_bad_rows_store_nothing_but_the_quarantine(tern: Tern, home: Pa
     path = home / "orders.csv"
     path.write_text(
         "order_id,customer_id,ordered_at,currency,total\n"
-        "1,c,2026-01-01T00:00:00Z,EUR,5\n2,c,2026-01-01T00:00:00Z,EURO,5\n"
+        + "".join(f"{n},c,2026-01-01T00:00:00Z,{'EUR' if n < 5 else 'EURO'},5\n" for n in range(1, 9))
     )
     result = tern("import", "orders", str(path), "--shop", "atlas")
     assert result.code == 1
-    assert "1 of 2 rows (50.0 %) were rejected" in result.err and "config/shops.yaml" in result.err
-    assert (rows(home, "orders"), rows(home, "customers"), rows(home, "quarantine")) == (0, 0, 1)
+    assert "4 of 8 rows (50.0 %) were rejected" in result.err and "config/shops.yaml" in result.err
+    assert (rows(home, "orders"), rows(home, "customers"), rows(home, "quarantine")) == (0, 0, 4)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 
 from lifecycle.db.engine import lock_reservations, migrate, open_database, reading, writing
-from lifecycle.db.runs import booked, newest_run
-from lifecycle.db.schema import fx_rates, metadata, orders, pull_bookmarks, runs
+from lifecycle.db.runs import booked, sending_runs
+from lifecycle.db.schema import customers, fx_rates, metadata, orders, pull_bookmarks, runs
 from lifecycle.errors import NotReady, TernError
 
 
@@ -114,6 +114,28 @@ def test_runs_are_booked_with_their_children(engine: Engine) -> None:
     assert (found["daily"].state, found["run-campaign"].state) == ("completed", "failed")
     assert found["run-campaign"].summary["error"] == "nothing could be sent"
     assert found["daily"].summary["peak_mb"] >= found["pull-shop"].summary["peak_mb"] > 0
-    assert newest_run(engine, "daily") == outer.run_id
-    assert newest_run(engine) == outer.run_id, "a child is no run of its own"
-    assert newest_run(engine, "report") is None
+    assert sending_runs(engine) == [outer.run_id], "a child is no run of its own"
+
+
+def test_runs_worth_a_report_are_no_dry_runs_and_newest_first(engine: Engine) -> None:
+    for parameters in ({"dry_run": False}, {"dry_run": True}, {}):
+        with booked(engine, "run-campaign", parameters=parameters) as run:
+            newest = run
+    with booked(engine, "pull-shop"):
+        pass
+    found = sending_runs(engine)
+    assert len(found) == 2
+    assert found[0] == newest.run_id
+    assert sending_runs(engine, since=newest.started_at + timedelta(seconds=1)) == []
+
+
+def test_an_unforeseen_error_is_kept_without_the_row_it_quotes(engine: Engine) -> None:
+    row = {"seed": 1, "email": "ann@example.com", "email_key": "ann@example.com"}
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    with pytest.raises(IntegrityError) as caught, booked(engine, "pull-shop"), writing(engine) as connection:
+        for _ in range(2):
+            connection.execute(customers.insert().values(**row, first_seen_at=now, updated_at=now))
+    assert "parameters hidden" in str(caught.value)
+    with reading(engine) as connection:
+        (summary,) = connection.execute(select(runs.c.summary)).scalars()
+    assert summary["error"] == "an unforeseen IntegrityError; see the log of the run"

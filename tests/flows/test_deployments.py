@@ -55,7 +55,7 @@ def test_schedules_name_shops_and_campaigns_that_exist(config: Config) -> None:
     assert {each["campaign"] for each in given if "campaign" in each} <= set(config.campaigns)
 
 
-def test_only_daily_sends_by_itself() -> None:
+def test_only_daily_sends_campaigns_by_itself() -> None:
     sending = {
         each["name"]
         for each in DEPLOYMENTS

@@ -104,7 +104,7 @@ def test_a_shop_that_does_not_answer_stops_the_campaigns_but_not_the_other_shop(
     assert world.mailbox.count() == 0
     (daily,) = summary(world, "daily")
     assert daily["failures"]
-    assert "No campaign ran, because not every shop could be pulled." in str(daily["sentences"])
+    assert "No campaign ran, because the data is not of today." in str(daily["sentences"])
     with reading(world.place.engine) as connection:
         assert connection.execute(select(segment_runs.c.customers)).scalar_one() > 0, "harbour was pulled"
 

@@ -96,6 +96,15 @@ def test_a_shop_whose_currency_has_no_rate(folder: Path) -> None:
     assert "harbour.currency JPY has no exchange rate" in problem(folder)
 
 
+def test_a_real_mail_server_needs_links_that_work(folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(folder, env={"TERN_SMTP_HOST": "smtp.provider.net"})
+    assert 'tracking.base_url "http://localhost:8025" must be an https address' in str(caught.value)
+    assert 'email.bounce_domain "bounce.example.com" is an example' in str(caught.value)
+    sound = {"TERN_TRACKING_URL": "https://t.brand.net", "TERN_BOUNCE_DOMAIN": "bounce.brand.net"}
+    load_config(folder, env={"TERN_SMTP_HOST": "smtp.provider.net", **sound})
+
+
 def test_two_of_one_name(folder: Path) -> None:
     edit(folder, "campaigns.yaml", lambda c: c["campaigns"].append(dict(c["campaigns"][0])))
     assert 'two campaigns are named "vip_thanks"; rename one' in problem(folder)
