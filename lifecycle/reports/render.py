@@ -51,20 +51,23 @@ def to_html(report: RunReport) -> str:
 
 
 def funnel(figures: Figures) -> list[tuple[str, int, Rate | None]]:
-    """The way from the audience to the order: label, number, share of the step before."""
-    steps = [
-        ("Audience", figures.audience),
-        ("Selected", figures.selected),
-        ("Accepted by their mailbox", figures.accepted),
-        ("Opened by people", figures.opened["person"]),
-        ("Clicked by people", figures.clicked["person"]),
-        ("Ordered after the click", figures.of("buyers")),
-    ]
-    before = [None, *(count for _, count in steps)]
+    """The way from the audience to the order: label, number, and its share of what it is a part of.
+
+    Who clicked need not have been seen to open: mail programs hide pictures. So both are shares of the accepted.
+    """
+    clicked, buyers = figures.clicked["person"], figures.of("buyers")
     return [
-        (label, count, None if previous is None or count > previous else Rate(count, previous))
-        for (label, count), previous in zip(steps, before, strict=False)
+        ("Audience", figures.audience, None),
+        ("Selected", figures.selected, _share(figures.selected, figures.audience)),
+        ("Accepted by their mailbox", figures.accepted, _share(figures.accepted, figures.selected)),
+        ("Opened by people", figures.opened["person"], _share(figures.opened["person"], figures.accepted)),
+        ("Clicked by people", clicked, _share(clicked, figures.accepted)),
+        ("Ordered after the click", buyers, _share(buyers, clicked)),
     ]
+
+
+def _share(part: int, whole: int) -> Rate | None:
+    return Rate(part, whole) if part <= whole else None
 
 
 def verdict_rows(report: RunReport) -> list[VerdictRow]:
