@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -77,3 +77,13 @@ def run(arguments: Sequence[str], env: Env) -> None:
     done = subprocess.run([sys.executable, *arguments], env={**os.environ, **env}, check=False)
     if done.returncode:
         raise TernError(f"`{' '.join(arguments)}` ended with exit code {done.returncode}; see above")
+
+
+def in_background(
+    stack: ExitStack, name: str, arguments: Sequence[str], env: Env, logs: Path, *, ready: str | None = None
+) -> None:
+    """A process until `stack` is left, its output in `<logs>/<name>.log`; returns once `ready` answers 200."""
+    log = logs / f"{name}.log"
+    child = stack.enter_context(process(arguments, env, log))
+    if ready:
+        wait_for(ready, child, log)

@@ -14,7 +14,7 @@ from rich.console import Console
 from lifecycle.cli.common import print_across, print_table
 from lifecycle.db.runs import sending_runs
 from lifecycle.errors import TernError, UsageError
-from lifecycle.processes import Env, free_port, process, run, wait_for
+from lifecycle.processes import Env, free_port, in_background, process, run
 from lifecycle.reports.records import Stage
 from lifecycle.reports.render import summary_rows
 from lifecycle.reports.run_report import build_report
@@ -82,7 +82,7 @@ def _start(stack: ExitStack, stock: Stock, data: Path, folder: Path) -> Env:
         "PYTHONWARNINGS": "ignore",
     }
     run([*TERN, "init"], env)
-    _background(
+    in_background(
         stack,
         "prefect",
         ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)],
@@ -90,7 +90,7 @@ def _start(stack: ExitStack, stock: Stock, data: Path, folder: Path) -> Env:
         logs,
         ready=f"http://127.0.0.1:{prefect}/api/health",
     )
-    _background(
+    in_background(
         stack,
         "tracking",
         ["-m", "lifecycle.tracking.serve", "--host", "127.0.0.1", "--port", str(tracking)],
@@ -98,7 +98,7 @@ def _start(stack: ExitStack, stock: Stock, data: Path, folder: Path) -> Env:
         logs,
         ready=f"http://127.0.0.1:{tracking}/healthz",
     )
-    _background(
+    in_background(
         stack,
         "mailbox",
         ["-m", "sandbox.mailbox", "--port", str(smtp), "--folder", str(folder / "mail")],
@@ -109,15 +109,6 @@ def _start(stack: ExitStack, stock: Stock, data: Path, folder: Path) -> Env:
         f"Shops at {atlas} and {harbour}, mailbox on port {smtp}, tracking at {env['TERN_TRACKING_URL']}"
     )
     return env
-
-
-def _background(
-    stack: ExitStack, name: str, arguments: list[str], env: Env, logs: Path, *, ready: str | None = None
-) -> None:
-    log = logs / f"{name}.log"
-    child = stack.enter_context(process(arguments, env, log))
-    if ready:
-        wait_for(ready, child, log)
 
 
 @contextmanager

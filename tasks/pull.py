@@ -9,7 +9,6 @@ from prefect.cache_policies import NO_CACHE
 
 from lifecycle.clock import utc_now
 from lifecycle.platforms import landing, open_platform
-from lifecycle.platforms.base import Window
 from tasks.place import is_busy, workplace
 
 
@@ -27,9 +26,7 @@ def pull(shop: str, entity: str, since: datetime | None, until: datetime | None,
     """
     place, now = workplace(), utc_now()
     settings, pulling = place.config.shop(shop), place.config.shops_file.pulling
-    window = landing.next_window(place.engine, shop, entity, pulling=pulling, until=until or now)
-    if since is not None:
-        window = Window(since, window.until)
+    window = landing.next_window(place.engine, shop, entity, pulling=pulling, until=until or now, since=since)
     fetched = landing.fetch(
         place.engine,
         place.environment.data_dir,

@@ -15,7 +15,6 @@ from lifecycle.customers.intake import take_in, take_in_rows
 from lifecycle.db.runs import booked
 from lifecycle.errors import UsageError
 from lifecycle.platforms import ENTITIES, landing, open_platform
-from lifecycle.platforms.base import Window
 from lifecycle.platforms.files import read_file
 from lifecycle.quality.gate import check_fetched, check_rows
 from lifecycle.workplace import open_workplace
@@ -105,9 +104,9 @@ def pull(shop: str, since: Since = None, until: Until = None, as_json: AsJson = 
     with booked(place.engine, "pull", parameters={"shop": shop}) as run:
         for entity in ENTITIES[settings.platform]:
             now = utc_now()
-            window = landing.next_window(place.engine, shop, entity, pulling=pulling, until=until or now)
-            if since is not None:
-                window = Window(since, window.until)
+            window = landing.next_window(
+                place.engine, shop, entity, pulling=pulling, until=until or now, since=since
+            )
             fetched = landing.fetch(
                 place.engine, folder, platform, settings, entity, window=window, now=now, run_id=run.run_id
             )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lifecycle.cli.common import console
 from lifecycle.errors import UsageError
-from lifecycle.processes import port_is_free, process, run, wait_for
+from lifecycle.processes import in_background, port_is_free, run
 from lifecycle.settings import ROOT, load_environment
 from lifecycle.workplace import open_workplace
 
@@ -32,6 +31,7 @@ def up(
         if not port_is_free(host, port):
             raise UsageError(f"port {port} is in use on {host}; choose another one with {option}")
     data = load_environment().data_dir
+    logs = data / "logs"
     env = {
         "PREFECT_HOME": str(data / "prefect"),
         "PREFECT_API_URL": f"http://{host}:{prefect_port}/api",
@@ -40,26 +40,17 @@ def up(
     }
     with ExitStack() as stack:
         server = ["-m", "prefect", "server", "start", "--host", host, "--port", str(prefect_port)]
-        _serve(stack, "prefect", server, env, data, ready=f"http://{host}:{prefect_port}/api/health")
+        in_background(stack, "prefect", server, env, logs, ready=f"http://{host}:{prefect_port}/api/health")
         tracking = ["-m", "lifecycle.tracking.serve", "--host", host, "--port", str(tracking_port)]
-        _serve(stack, "tracking", tracking, env, data, ready=f"http://{host}:{tracking_port}/healthz")
+        in_background(stack, "tracking", tracking, env, logs, ready=f"http://{host}:{tracking_port}/healthz")
         run(["-m", "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite"], env)
         run(["-m", "prefect", "deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")], env)
-        _serve(stack, "worker", ["-m", "prefect", "worker", "start", "--pool", POOL], env, data)
+        in_background(stack, "worker", ["-m", "prefect", "worker", "start", "--pool", POOL], env, logs)
         console.print(
             f"\nPrefect's UI   http://{host}:{prefect_port}\nTracking       http://{host}:{tracking_port}"
         )
-        console.print(f"Logs           {data / 'logs'}\nStop with Ctrl-C.")
+        console.print(f"Logs           {logs}\nStop with Ctrl-C.")
         _until_interrupted()
-
-
-def _serve(
-    stack: ExitStack, name: str, arguments: list[str], env: dict[str, str], data: Path, *, ready: str | None = None
-) -> None:
-    log = data / "logs" / f"{name}.log"
-    child = stack.enter_context(process(arguments, env, log))
-    if ready:
-        wait_for(ready, child, log)
 
 
 def _until_interrupted() -> None:

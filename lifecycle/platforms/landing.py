@@ -50,8 +50,13 @@ class _Stored:
     rows: int
 
 
-def next_window(engine: Engine, shop: str, entity: str, *, pulling: Pulling, until: datetime) -> Window:
-    """From the bookmark, less the overlap for rows that show up late; from the beginning where there is none."""
+def next_window(
+    engine: Engine, shop: str, entity: str, *, pulling: Pulling, until: datetime, since: datetime | None = None
+) -> Window:
+    """From `since` or, without it, from the bookmark less the overlap for rows that show up late; from the
+    beginning where there is neither."""
+    if since is not None:
+        return Window(since, until)
     query = select(pull_bookmarks.c.watermark).where(
         pull_bookmarks.c.shop == shop, pull_bookmarks.c.entity == entity
     )

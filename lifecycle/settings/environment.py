@@ -25,10 +25,6 @@ class Environment:
     secret: bytes
 
     @property
-    def landing_dir(self) -> Path:
-        return self.data_dir / "landing"
-
-    @property
     def reports_dir(self) -> Path:
         return self.data_dir / "reports"
 
