@@ -37,7 +37,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --extra sandbox --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	  --extra accelerator --extra sandbox --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info

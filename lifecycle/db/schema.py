@@ -12,11 +12,13 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     CheckConstraint,
     Column,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -112,6 +114,10 @@ class ExactDecimal(TypeDecorator[Decimal]):
 
 Big = BigInteger().with_variant(Integer, "sqlite")
 """64 bits. SQLite's INTEGER has them too, and only it counts up by itself and is known to STRICT tables."""
+
+
+Real = Double().with_variant(REAL(), "sqlite")
+"""A probability or an expectation, never money. STRICT tables know 64-bit floats as REAL."""
 
 
 def _table(name: str, *columns: Any) -> Table:
@@ -304,10 +310,23 @@ orders = _table(
     Column("run_id", Text),
     UniqueConstraint("shop", "order_id"),
     CheckConstraint("status in ('open', 'paid', 'refunded', 'cancelled', 'returned')", name="status"),
-    Index(None, "customer_id", "ordered_at"),
-    Index(None, "ordered_at"),
+    Index(
+        "ix_orders_bookings",
+        "customer_id",
+        "ordered_at",
+        "order_key",
+        "status",
+        "total_minor",
+        "total_base_minor",
+        "refunded_base_minor",
+        "line_count",
+        "shop",
+    ),
+    Index(None, "ordered_at", "customer_id"),
 )
-"""`returned` is a return booked as an order of its own: its total is negative."""
+"""The first index holds all that the metrics of segments read, so that orders themselves are not touched.
+
+`returned` is a return booked as an order of its own: its total is negative."""
 
 order_lines = _table(
     "order_lines",
@@ -315,8 +334,10 @@ order_lines = _table(
     Column("line_no", Integer, primary_key=True, autoincrement=False),
     Column("sku", Text, nullable=False),
     Column("title", Text),
+    Column("category", Text),
     Column("quantity", Integer, nullable=False, comment="negative on a return"),
     Column("unit_price_minor", Big, nullable=False),
+    Index(None, "sku"),
 )
 
 refunds = _table(
@@ -326,6 +347,7 @@ refunds = _table(
     Column("refunded_at", Instant, nullable=False),
     Column("amount_minor", Big, nullable=False),
     Column("amount_base_minor", Big, nullable=False),
+    Index(None, "refunded_at", "order_key"),
 )
 
 fx_rates = _table(
@@ -339,36 +361,88 @@ fx_rates = _table(
 
 # Segments
 
+changed_customers = _table(
+    "changed_customers",
+    _key("change_id"),
+    Column("customer_id", Big, nullable=False),
+)
+"""Whose orders, refunds, tags, profile or message events changed since the last build, as often as they did.
+Triggers of the database write it, so that no way of changing a row is forgotten; a build takes out what it saw."""
+
 segment_runs = _table(
     "segment_runs",
     _key("segment_run_id"),
     Column("as_of", Instant, nullable=False),
     Column("built_at", Instant, nullable=False),
+    Column("kind", Text, nullable=False, server_default="full"),
     Column("definitions_hash", Text, nullable=False),
     Column("definitions", Json, nullable=False),
+    Column("cuts", Json, nullable=False, server_default="{}", comment="scores' and shares' cut points at as_of"),
     Column("customers", Integer, nullable=False),
     Column("counts", Json, nullable=False, comment="segment to members"),
     Column("run_id", Text),
+    CheckConstraint("kind in ('full', 'incremental', 'backfill')", name="kind"),
     Index(None, "as_of"),
 )
 
 customer_metrics = _table(
     "customer_metrics",
-    _customer(primary_key=True),
-    Column("as_of", Instant, nullable=False),
+    _customer(primary_key=True, autoincrement=False),
     Column("first_order_at", Instant, nullable=False),
     Column("last_order_at", Instant, nullable=False),
     Column("last_shop", Text, nullable=False, comment="shop of the newest order"),
-    Column("recency_days", Integer, nullable=False, comment="whole days from the last order to as_of"),
     Column("frequency", Integer, nullable=False, comment="orders, lifetime"),
-    Column("monetary_minor", Big, nullable=False, comment="spend, lifetime, base currency"),
+    Column("order_days", Integer, nullable=False, comment="different UTC days with an order"),
+    Column("order_lines", Integer, nullable=False, comment="lines of all orders"),
+    Column("gross_minor", Big, nullable=False, comment="orders before anything was given back, base currency"),
+    Column("refunded_minor", Big, nullable=False, comment="refunds and returns, base currency"),
+    Column("monetary_minor", Big, nullable=False, comment="spend: gross less what was given back"),
     Column("orders_12m", Integer, nullable=False),
     Column("spend_12m_minor", Big, nullable=False),
+    Column("last_messaged_at", Instant, comment="a message was accepted or may have arrived"),
+    Column("last_opened_at", Instant, comment="by a person, not a machine"),
+    Column("last_clicked_at", Instant, comment="by a person, not a machine"),
     Column("r", Integer, nullable=False),
     Column("f", Integer, nullable=False),
-    Column("m", Integer, nullable=False),
+    Column("m", Integer, comment="null where the recipe leaves money out"),
     Column("rfm_segment", Text, nullable=False),
 )
+"""One row per customer with a counted order, as of the newest build: the newest `segment_runs.as_of`."""
+
+customer_windows = _table(
+    "customer_windows",
+    Column("days", Integer, primary_key=True, autoincrement=False),
+    _customer(primary_key=True),
+    Column("orders", Integer, nullable=False),
+    Column("spend_minor", Big, nullable=False),
+)
+"""The same over the further windows of config/segments.yaml; no row where nothing was booked in one."""
+
+prediction_runs = _table(
+    "prediction_runs",
+    _key("prediction_run_id"),
+    Column("as_of", Instant, nullable=False),
+    Column("fitted_at", Instant, nullable=False),
+    Column("horizon_days", Integer, nullable=False),
+    Column("customers", Integer, nullable=False, comment="with an order at as_of"),
+    Column("repeat_customers", Integer, nullable=False, comment="with orders on two days or more"),
+    Column("problem", Text, comment="why nothing could be fitted, with the floor; null: it was"),
+    Column("parameters", Json, nullable=False, comment="by model: values, standard errors, log-likelihood"),
+    Column("calibration", Json, nullable=False, comment="expected beside seen on a hold-out period"),
+    Column("run_id", Text),
+    Index(None, "as_of"),
+)
+
+customer_predictions = _table(
+    "customer_predictions",
+    _customer(primary_key=True, autoincrement=False),
+    Column("prediction_run_id", Big, ForeignKey("prediction_runs.prediction_run_id"), nullable=False),
+    Column("alive", Real, nullable=False, comment="probability in [0, 1]"),
+    Column("expected_orders", Real, nullable=False, comment="order days in the run's horizon"),
+    Column("expected_spend_minor", Big, comment="in the horizon, base currency; null: cannot be told"),
+    Column("next_order_at", Instant, comment="null: none is expected"),
+)
+"""Of the newest prediction run only: earlier ones follow from its parameters and the orders."""
 
 segment_members = _table(
     "segment_members",
@@ -523,5 +597,5 @@ event_classes = _table(
 )
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, Table)] + [
-    "VERDICTS", "Big", "Instant", "metadata",
+    "VERDICTS", "Big", "Instant", "Real", "metadata",
 ]  # fmt: skip
