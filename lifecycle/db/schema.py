@@ -47,7 +47,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware UTC datetime: `timestamptz` in PostgreSQL, integer microseconds since 1970 in SQLite.
+    """An aware UTC datetime: `timestamptz` in PostgreSQL, integer microseconds since 1970 elsewhere.
 
     Integers compare and index faster than ISO text and cannot be compared wrongly with another spelling.
     """
@@ -56,8 +56,8 @@ class Instant(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(Integer())
+        if dialect.name != "postgresql":
+            return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
@@ -65,17 +65,23 @@ class Instant(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError(f"a naive datetime reached the database: {value!r}")
-        if dialect.name == "sqlite":
-            delta = value - _EPOCH
-            return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-        return value.astimezone(UTC)
+        return microseconds(value) if dialect.name != "postgresql" else value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        if dialect.name == "sqlite":
-            return datetime.fromtimestamp(value // 1_000_000, UTC).replace(microsecond=value % 1_000_000)
-        return value.astimezone(UTC)
+        return instant(value) if dialect.name != "postgresql" else value.astimezone(UTC)
+
+
+def microseconds(value: datetime) -> int:
+    """Since 1970, exactly."""
+    delta = value - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def instant(value: int) -> datetime:
+    """Of so many microseconds since 1970."""
+    return datetime.fromtimestamp(value // 1_000_000, UTC).replace(microsecond=value % 1_000_000)
 
 
 class Json(TypeDecorator[Any]):
@@ -323,6 +329,13 @@ orders = _table(
         "shop",
     ),
     Index(None, "ordered_at", "customer_id"),
+    Index(
+        "ix_orders_given_back",
+        "customer_id",
+        "ordered_at",
+        sqlite_where=text("status in ('returned', 'refunded')"),
+        postgresql_where=text("status in ('returned', 'refunded')"),
+    ),
 )
 """The first index holds all that the metrics of segments read, so that orders themselves are not touched.
 
@@ -390,6 +403,7 @@ customer_metrics = _table(
     _customer(primary_key=True, autoincrement=False),
     Column("first_order_at", Instant, nullable=False),
     Column("last_order_at", Instant, nullable=False),
+    Column("previous_order_at", Instant, comment="of the order before the last one"),
     Column("last_shop", Text, nullable=False, comment="shop of the newest order"),
     Column("frequency", Integer, nullable=False, comment="orders, lifetime"),
     Column("order_days", Integer, nullable=False, comment="different UTC days with an order"),
@@ -542,6 +556,7 @@ messages = _table(
     UniqueConstraint("what", "occurrence", "customer_id", "channel"),
     CheckConstraint("state in ('reserved', 'sending', 'accepted', 'refused', 'unknown')", name="state"),
     Index(None, "customer_id", "send_at", "shop"),
+    Index(None, "sent_at"),
     Index(
         "ix_messages_open",
         "plan_id",

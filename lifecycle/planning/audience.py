@@ -6,14 +6,17 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, case, func, or_, select
 
-from lifecycle.db.schema import customer_metrics, customers, orders, refunds, segment_members
+from lifecycle.db.schema import customer_metrics, customers, segment_members
 from lifecycle.errors import PlanError
+from lifecycle.segments.definitions import define
 from lifecycle.segments.members import member_at, members, newest_build
 from lifecycle.segments.metrics import metrics
+from lifecycle.segments.moments import At
+from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign
 
 
-def audience(connection: Connection, campaign: Campaign, *, as_of: datetime) -> Select:
+def audience(connection: Connection, config: Config, campaign: Campaign, *, as_of: datetime) -> Select:
     """customer_id, segment, shop, locale: one row per member, at `as_of`, of the campaign's segments.
 
     The first of the segments, as configured, that a person is in counts. The shop is that of their newest counted
@@ -23,7 +26,7 @@ def audience(connection: Connection, campaign: Campaign, *, as_of: datetime) -> 
     if built is None:
         raise PlanError("segments have not been built; run: tern segment")
     people = _in_segments(campaign, as_of).subquery("people")
-    newest = _newest_shops(connection, built)
+    newest = _newest_shops(connection, config, built)
     query = (
         select(
             people.c.customer_id,
@@ -50,11 +53,11 @@ def _in_segments(campaign: Campaign, as_of: datetime) -> Select:
     return query
 
 
-def _newest_shops(connection: Connection, built: datetime) -> FromClause:
+def _newest_shops(connection: Connection, config: Config, built: datetime) -> FromClause:
     """customer_id, last_shop: kept for the newest build, computed again when looking further back."""
     if built == newest_build(connection):
         return customer_metrics
-    return metrics(orders, refunds, built).subquery("metrics")
+    return metrics(define(config).sources, At(built), {"last_shop"}).subquery("metrics")
 
 
 def _locale(wanted: ColumnElement[str], offered: tuple[str, ...]) -> ColumnElement[str]:

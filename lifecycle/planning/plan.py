@@ -51,7 +51,7 @@ def make_plan(
                 return _read(connection, applied)
             occurrence = occurrence_of(config, as_of + timedelta(days=1))
         hold_members(connection)
-        people = audience(connection, campaign, as_of=as_of)
+        people = audience(connection, config, campaign, as_of=as_of)
         plan_id = _start(connection, config, campaign, occurrence, as_of, now, run_id)
         judgement = Judgement(config, campaign, occurrence, config.caps_file.caps, max(as_of, now))
         with judged(connection, people, judgement) as rows:

@@ -6,16 +6,21 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
 import pandas as pd
-from sqlalchemy import ColumnElement, Connection, Engine, Select, case, select
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.types import TypeEngine
 
 from lifecycle.db.engine import reading
-from lifecycle.db.schema import identities
+from lifecycle.db.instants import DAY_US
+from lifecycle.db.schema import Instant, identities, microseconds
 from lifecycle.errors import UsageError
-from lifecycle.segments.definitions import scored_metrics
-from lifecycle.segments.rules import conditions, with_spend_rank
+from lifecycle.segments.definitions import Definitions, define
+from lifecycle.segments.snapshot import Predict, Snapshot, take_snapshot
+from lifecycle.segments.state import NULL, metric_columns
 from lifecycle.settings import Config
 from lifecycle.wholefile import whole_file
 
@@ -23,25 +28,62 @@ COLUMNS = (
     "customer_id", "shop_customer_ids", "segments", "recency_days", "frequency", "monetary_minor", "currency",
     "r", "f", "m", "rfm_segment", "first_order_at", "last_order_at", "orders_12m", "spend_12m_minor",
 )  # fmt: skip
-_INSTANTS = ("first_order_at", "last_order_at")
 _EXCEL_ROWS = 1_048_575
 
 
-def export(engine: Engine, config: Config, *, as_of: datetime) -> pd.DataFrame:
+def export(
+    engine: Engine,
+    config: Config,
+    *,
+    as_of: datetime,
+    landed_by: datetime | None = None,
+    all_metrics: bool = False,
+    predict: Predict | None = None,
+) -> pd.DataFrame:
     """COLUMNS, one row per customer with a counted order at `as_of`, by customer_id.
 
     shop_customer_ids is `shop:id` of every shop that knows the customer today, joined by `|`; segments are joined
-    by `|`, the RFM cell first. Instants are UTC, money is in minor units of `currency`, the base currency.
+    by `|`, the cell of the recipe first. Instants are UTC, money is in minor units of `currency`. m is null where
+    the recipe leaves money out. `landed_by`: only orders that had been landed here by then. `all_metrics`: every
+    other metric of `customer_metrics` and of the windows as well. Raises ConfigError for unsound definitions.
     """
+    definitions = define(config)
     with reading(engine) as connection:
-        rows = connection.execute(_with_segments(config, as_of))
-        frame = pd.DataFrame(rows.all(), columns=list(rows.keys()))
+        found = take_snapshot(connection, definitions, as_of, landed_by=landed_by, predict=predict)
         known_as = _shop_customer_ids(connection)
-    frame["shop_customer_ids"] = [known_as.get(customer, "") for customer in frame["customer_id"]]
-    frame["currency"] = config.base_currency
-    for column in _INSTANTS:
-        frame[column] = pd.to_datetime(frame[column], utc=True)
-    return frame[list(COLUMNS)]
+    return _frame(found, definitions, known_as, all_metrics)
+
+
+def _frame(
+    found: Snapshot, definitions: Definitions, known_as: Mapping[int, str], all_metrics: bool
+) -> pd.DataFrame:
+    columns = dict(found.columns)
+    columns["recency_days"] = (microseconds(found.as_of) - columns["last_order_at"]) // DAY_US
+    columns["shop_customer_ids"] = np.array([known_as.get(who, "") for who in columns["customer_id"].tolist()], object)
+    columns["segments"] = _joined(found)
+    columns["currency"] = np.full(len(columns["customer_id"]), definitions.currency, dtype=object)
+    names = list(COLUMNS)
+    if all_metrics:
+        names += [name for name in metric_columns(definitions) if name not in COLUMNS]
+    frame = pd.DataFrame({name: _series(columns[name], metric_columns(definitions).get(name)) for name in names})
+    if "m" not in definitions.scored:
+        frame["m"] = pd.array([pd.NA] * len(frame), dtype="Int64")
+    return frame
+
+
+def _joined(found: Snapshot) -> NDArray[np.object_]:
+    """The names of everybody's segments."""
+    joined = found.columns["rfm_segment"].astype(object)
+    for segment, held in found.members.items():
+        joined = joined + np.where(held, f"|{segment}", "").astype(object)
+    return joined
+
+
+def _series(values: NDArray[Any], kind: TypeEngine[Any] | None) -> pd.Series:
+    if isinstance(kind, Instant):
+        known = pd.Series(np.where(values == NULL, pd.NaT.value, values))
+        return pd.to_datetime(known, unit="us", utc=True).where(values != NULL)
+    return pd.Series(values, dtype=object if values.dtype == object else values.dtype)
 
 
 def write_export(frame: pd.DataFrame, path: Path) -> None:
@@ -59,15 +101,6 @@ def write_export(frame: pd.DataFrame, path: Path) -> None:
         write(frame, file)
 
 
-def _with_segments(config: Config, as_of: datetime) -> Select:
-    ranked = with_spend_rank(scored_metrics(config, as_of).subquery("scored")).subquery("ranked")
-    rules = conditions(ranked, config.segments_file.segments, base_currency=config.base_currency, as_of=as_of)
-    segments: ColumnElement[str] = ranked.c.rfm_segment
-    for name, holds in rules.items():
-        segments = segments.concat(case((holds, f"|{name}"), else_=""))
-    return select(ranked, segments.label("segments")).order_by(ranked.c.customer_id)
-
-
 def _shop_customer_ids(connection: Connection) -> Mapping[int, str]:
     known_as: dict[int, list[str]] = defaultdict(list)
     columns = (identities.c.customer_id, identities.c.shop, identities.c.platform_customer_id)
@@ -77,8 +110,12 @@ def _shop_customer_ids(connection: Connection) -> Mapping[int, str]:
 
 
 def _as_texts(frame: pd.DataFrame) -> pd.DataFrame:
-    texts = {column: frame[column].map(lambda t: t.isoformat().replace("+00:00", "Z")) for column in _INSTANTS}
-    return frame.assign(**texts)
+    instants = [name for name in frame if isinstance(frame[name].dtype, pd.DatetimeTZDtype)]
+    return frame.assign(**{name: frame[name].map(_as_text, na_action="ignore") for name in instants})
+
+
+def _as_text(instant: pd.Timestamp) -> str:
+    return instant.isoformat().replace("+00:00", "Z")
 
 
 def _write_csv(frame: pd.DataFrame, file: IO[bytes]) -> None:

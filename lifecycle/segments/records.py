@@ -6,16 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from lifecycle.segments.cuts import Cuts
+
 
 @dataclass(frozen=True)
 class SegmentBuild:
     """Members per segment at `as_of`, and how many entered and left since the build before it."""
 
     as_of: datetime
+    kind: str
+    """full or incremental; backfill for a day of a range."""
     customers: int
     counts: Mapping[str, int]
     entered: Mapping[str, int]
     left: Mapping[str, int]
+    touched: int
+    """Customers that were looked at."""
+    cuts: Mapping[str, Cuts]
 
     def sentence(self) -> str:
         moved = f"{sum(self.entered.values()):,} entered and {sum(self.left.values()):,} left a segment"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +21,10 @@ from lifecycle.settings.models import (
     ChannelsFile,
     EmailChannel,
     Section,
-    SegmentsFile,
     Shop,
     ShopsFile,
 )
+from lifecycle.settings.segments import Recipe, SegmentsFile
 
 Model = TypeVar("Model", bound=Section)
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
@@ -58,8 +58,12 @@ class Config:
 
     @property
     def segment_names(self) -> tuple[str, ...]:
-        """Cells of RFM first, then the others, as written."""
-        return (*(cell.name for cell in self.segments_file.rfm.cells), *self.segments_file.segments)
+        """Cells of the recipe first, then the others, as written."""
+        return (*self.recipe.names, *self.segments_file.segments)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.segments_file.chosen
 
     @property
     def expire_hours(self) -> int:
@@ -74,6 +78,13 @@ class Config:
 
     def channel(self, name: str) -> EmailChannel:
         return _lookup("channel", name, self.channels, "config/channels.yaml")
+
+    def with_recipe(self, name: str | None) -> Config:
+        """The same with another recipe of config/segments.yaml chosen; None: as it is."""
+        if name is None:
+            return self
+        _lookup("recipe", name, self.segments_file.recipes, "config/segments.yaml")
+        return replace(self, segments_file=self.segments_file.model_copy(update={"recipe": name}))
 
     def campaign(self, name: str) -> Campaign:
         return _lookup("campaign", name, self.campaigns, "config/campaigns.yaml")

@@ -107,65 +107,6 @@ class ShopsFile(Section):
     shops: tuple[Shop, ...] = Field(min_length=1)
 
 
-class RfmCell(Section):
-    name: Name
-    r: tuple[int, int] = Field(description="lowest and highest recency score, both included")
-    f: tuple[int, int] = Field(description="lowest and highest frequency score, both included")
-
-
-class Rfm(Section):
-    scores: Literal[5] = 5
-    cells: tuple[RfmCell, ...]
-
-    @model_validator(mode="after")
-    def _covers_every_pair_once(self) -> Rfm:
-        owners: dict[tuple[int, int], str] = {}
-        for cell in self.cells:
-            for r in range(cell.r[0], cell.r[1] + 1):
-                for f in range(cell.f[0], cell.f[1] + 1):
-                    if (r, f) in owners:
-                        raise ValueError(f"r={r}, f={f} is in both {owners[r, f]} and {cell.name}")
-                    owners[r, f] = cell.name
-        wanted = {(r, f) for r in range(1, 6) for f in range(1, 6)}
-        if missing := sorted(wanted - set(owners)):
-            raise ValueError(f"no cell covers r={missing[0][0]}, f={missing[0][1]}")
-        if extra := sorted(set(owners) - wanted):
-            raise ValueError(f"r={extra[0][0]}, f={extra[0][1]} is outside the scores 1 to 5")
-        return self
-
-
-class NewCustomers(Section):
-    rule: Literal["new"]
-    days: int = Field(gt=0, description="first order at most so many days ago")
-
-
-class OneTime(Section):
-    rule: Literal["one_time"]
-
-
-class Vip(Section):
-    rule: Literal["vip"]
-    top_share: Share = Field(description="of customers with an order in 12 months, by 12-month spend")
-
-
-class HighValue(Section):
-    rule: Literal["high_value"]
-    spend_12m: Decimal = Field(gt=0, description="in the base currency")
-
-
-class Dormant(Section):
-    rule: Literal["dormant"]
-    days: int = Field(gt=0, description="no order for more than so many days")
-
-
-SegmentRule = Annotated[NewCustomers | OneTime | Vip | HighValue | Dormant, Field(discriminator="rule")]
-
-
-class SegmentsFile(Section):
-    rfm: Rfm
-    segments: dict[Name, SegmentRule] = Field(description="segments beside the cells of rfm")
-
-
 class CapRule(Section):
     """At most `limit` messages in the half-open rolling window (t - days, t]."""
 

@@ -57,7 +57,7 @@ def _add_people(engine: Engine, count: int) -> None:
     built = NOW - DAY / 24
     members = ({"segment": "dormant", "customer_id": i, "valid_from": built} for i in everybody)
     fill(engine, segment_members, members)
-    fill(engine, customer_metrics, (_metrics(i) | {"as_of": built} for i in everybody))
+    fill(engine, customer_metrics, (_metrics(i) for i in everybody))
     note_build(engine, built)
 
 
@@ -70,7 +70,10 @@ def _customers(count: int) -> Iterator[dict[str, Any]]:
 
 
 def _metrics(customer_id: int) -> dict[str, Any]:
-    ones = ("recency_days", "frequency", "monetary_minor", "orders_12m", "spend_12m_minor", "r", "f", "m")
+    ones = (
+        "frequency", "order_days", "order_lines", "gross_minor", "refunded_minor", "monetary_minor", "orders_12m",
+        "spend_12m_minor", "r", "f", "m",
+    )  # fmt: skip
     at = NOW - 200 * DAY
     words = {"last_shop": "atlas", "rfm_segment": "hibernating", "first_order_at": at, "last_order_at": at}
     return {"customer_id": customer_id} | words | dict.fromkeys(ones, 1)

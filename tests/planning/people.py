@@ -77,13 +77,13 @@ def add_people(
     measured = [
         {
             "customer_id": i,
-            "as_of": built,
             "first_order_at": long_ago,
             "last_order_at": long_ago,
             "last_shop": shops.get(i, "atlas"),
             "rfm_segment": "hibernating",
         }
-        | dict.fromkeys(("recency_days", "frequency", "monetary_minor"), 1)
+        | dict.fromkeys(("frequency", "order_days", "order_lines"), 1)
+        | dict.fromkeys(("gross_minor", "refunded_minor", "monetary_minor"), 1)
         | dict.fromkeys(("orders_12m", "spend_12m_minor", "r", "f", "m"), 1)
         for i in ids
     ]

@@ -16,6 +16,11 @@ from lifecycle.segments.members import members
 from lifecycle.settings import Config
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
+PUBLISHED = (
+    "recency_days", "frequency", "monetary_minor", "r", "f", "m", "rfm_segment", "first_order_at", "last_order_at",
+    "orders_12m", "spend_12m_minor",
+)  # fmt: skip
+"""Columns of the export that the oracle knows."""
 
 
 @dataclass(frozen=True)
@@ -97,39 +102,47 @@ def expected(config: Config, history: Sequence[Order], as_of: datetime) -> dict[
             worse = sum(sign * other[column] < sign * person[column] for other in people.values())
             person[score] = 1 + sum(5 * worse >= i * len(people) for i in (1, 2, 3, 4))
     for person in people.values():
-        [cell] = [
-            cell.name
-            for cell in config.segments_file.rfm.cells
-            if cell.r[0] <= person["r"] <= cell.r[1] and cell.f[0] <= person["f"] <= cell.f[1]
-        ]
+        cell = config.recipe.cells[person["r"], person["f"], person["m"]]
         person["rfm_segment"] = cell
         person["segments"] = {cell} | _rules(config, person, people, as_of)
     return people
 
 
 def _metrics(history: Sequence[Order], as_of: datetime) -> dict[str, Any] | None:
-    seen = [(key, order) for key, order in enumerate(history) if order.at <= as_of]
-    counted, spend = [], []
-    for key, order in seen:
+    seen = [order for order in history if order.at <= as_of]
+    counted, spend, gross = [], [], 0
+    for order in seen:
         later = order.refund if order.refunded_at is not None and order.refunded_at > as_of else 0
         if order.status == "returned":
             spend.append((order.at, order.total))
         elif order.total > 0 and (order.status == "paid" or (order.status == "refunded" and later)):
-            counted.append((order.at, key, order.shop))
+            counted.append((order.at, order.shop))
             spend.append((order.at, order.total - order.refund + later))
+            gross += order.total
+        elif order.status == "refunded":
+            gross += order.total
     if not counted:
         return None
     year_ago = as_of - timedelta(days=365)
-    last_order_at, _, last_shop = max(counted)
+    last_order_at, last_shop = max(counted)
+    monetary = sum(amount for _, amount in spend)
     return {
         "first_order_at": min(counted)[0],
         "last_order_at": last_order_at,
+        "previous_order_at": max((at for at, _ in counted if at < last_order_at), default=None),
         "last_shop": last_shop,
         "recency_days": (as_of - last_order_at).days,
         "frequency": len(counted),
-        "monetary_minor": sum(amount for _, amount in spend),
-        "orders_12m": sum(at > year_ago for at, _, _ in counted),
+        "order_days": len({at.date() for at, _ in counted}),
+        "order_lines": len(counted),
+        "gross_minor": gross,
+        "refunded_minor": gross - monetary,
+        "monetary_minor": monetary,
+        "orders_12m": sum(at > year_ago for at, _ in counted),
         "spend_12m_minor": sum(amount for at, amount in spend if at > year_ago),
+        "last_messaged_at": None,
+        "last_opened_at": None,
+        "last_clicked_at": None,
     }
 
 

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("customer_id", _BIG, autoincrement=False, nullable=False),
         sa.Column("first_order_at", schema.Instant(), nullable=False),
         sa.Column("last_order_at", schema.Instant(), nullable=False),
+        sa.Column("previous_order_at", schema.Instant(), comment="of the order before the last one"),
         sa.Column("last_shop", sa.Text(), nullable=False, comment="shop of the newest order"),
         sa.Column("frequency", sa.Integer(), nullable=False, comment="orders, lifetime"),
         sa.Column("order_days", sa.Integer(), nullable=False, comment="different UTC days with an order"),
@@ -97,7 +98,12 @@ def upgrade() -> None:
     op.drop_index("ix_orders_ordered_at", "orders")
     op.create_index("ix_orders_bookings", "orders", list(_BOOKINGS))
     op.create_index("ix_orders_ordered_at_customer_id", "orders", ["ordered_at", "customer_id"])
+    where = sa.text("status in ('returned', 'refunded')")
+    op.create_index(
+        "ix_orders_given_back", "orders", ["customer_id", "ordered_at"], sqlite_where=where, postgresql_where=where
+    )
     op.create_index("ix_refunds_refunded_at_order_key", "refunds", ["refunded_at", "order_key"])
+    op.create_index("ix_messages_sent_at", "messages", ["sent_at"])
     with op.batch_alter_table("segment_runs") as batch:
         batch.add_column(sa.Column("kind", sa.Text(), nullable=False, server_default="full"))
         batch.add_column(sa.Column("cuts", schema.Json(), nullable=False, server_default="{}", comment="scores' and shares' cut points at as_of"))
