@@ -54,10 +54,11 @@ from lifecycle.errors import TernError, UsageError
 from lifecycle.segments.changes import forget_changes, touch
 from lifecycle.segments.cuts import Cuts
 from lifecycle.segments.definitions import Definitions, Told, cuts_as_json, cuts_from_json, define
+from lifecycle.segments.engines.loading import load
 from lifecycle.segments.metrics import metrics, window_columns
 from lifecycle.segments.moments import At, touched
 from lifecycle.segments.records import SegmentBuild
-from lifecycle.segments.state import arrays, metric_columns, stored_state
+from lifecycle.segments.state import Compute, arrays, metric_columns, stored_scorable, stored_state
 from lifecycle.settings import Config
 
 _OPEN = segment_members.c.valid_to.is_(None)
@@ -72,13 +73,15 @@ def build(
     now: datetime,
     run_id: str | None = None,
     full: bool = False,
+    compute: Compute | None = None,
 ) -> SegmentBuild:
     """Bring metrics, scores and membership spans up to `as_of`, all or nothing.
 
     Incremental where that gives the same: definitions as in the build before, which was for an earlier instant.
     Building again for the same `as_of` corrects that build: equal orders change nothing. `full`: look at everybody
-    in any case. Raises UsageError for an `as_of` after `now`, ConfigError for unsound definitions, and TernError
-    for an `as_of` before the newest build, whose spans must not be rewritten.
+    in any case. `compute`: where a full build has the metrics computed; None: in the database. Raises UsageError for
+    an `as_of` after `now`, ConfigError for unsound definitions, and TernError for an `as_of` before the newest
+    build, whose spans must not be rewritten.
     """
     if as_of > now:
         raise UsageError(f"segments cannot be built as of {as_of:%Y-%m-%d %H:%M} UTC: that is in the future")
@@ -90,7 +93,7 @@ def build(
         wanted_hash = definitions_hash(connection, definitions)
         incremental = before is not None and before.hash == wanted_hash and before.as_of < as_of and not full
         with work_tables(connection, definitions) as work:
-            building = _Building(connection, definitions, as_of, work)
+            building = _Building(connection, definitions, as_of, work, compute)
             done = building.whom_it_concerns(before) if incremental and before else building.everybody()
         record_run(connection, definitions, done, wanted_hash, now=now, run_id=run_id)
     return done
@@ -168,6 +171,7 @@ class _Building:
     definitions: Definitions
     as_of: datetime
     work: WorkTables
+    compute: Compute | None = None
 
     def everybody(self) -> SegmentBuild:
         forget_changes(self.connection)
@@ -176,7 +180,7 @@ class _Building:
         undo(self.connection, self.as_of)
         self._compute(At(self.as_of))
         cuts = self._cuts(self.work.computed)
-        self._store(self.definitions.tell(self.work.computed.c, self.as_of, cuts))
+        self._store(self.definitions.tell_scores(self.work.computed.c, self.as_of, cuts))
         analyze(self.connection, customer_metrics)
         self._place(cuts, among=None)
         entered, left = self._move(among=None)
@@ -229,7 +233,11 @@ class _Building:
         computed = self.work.computed
         rows = metrics(self.definitions.sources, at).subquery("rows")
         names = [column.name for column in computed.c]
-        self.connection.execute(insert(computed).from_select(names, select(*(rows.c[name] for name in names))))
+        query = select(*(rows.c[name] for name in names))
+        if self.compute is not None and at.among is None:
+            load(self.connection, computed, query.order_by(rows.c.customer_id), self.compute)
+        else:
+            self.connection.execute(insert(computed).from_select(names, query))
         analyze(self.connection, computed)
 
     def _cuts(self, source: FromClause) -> Mapping[str, Cuts]:
@@ -264,7 +272,7 @@ class _Building:
             self.connection.execute(insert(touched).from_select(["customer_id"], movable))
 
     def _score(self, cuts: Mapping[str, Cuts]) -> None:
-        told = self.definitions.tell(customer_metrics.c, self.as_of, cuts)
+        told = self.definitions.tell_scores(stored_scorable(self.definitions), self.as_of, cuts)
         again = customer_metrics.c.customer_id.in_(select(touched.c.customer_id))
         statement = update(customer_metrics).where(again)
         self.connection.execute(statement.values(**told.scores, rfm_segment=told.cell))

@@ -117,17 +117,20 @@ class Definitions:
 
     def tell(self, c: Columns, as_of: datetime, cuts: Mapping[str, Cuts]) -> Told:
         """`c`: the columns of customers' state, as attributes and by name."""
+        scores = self.tell_scores(c, as_of, cuts)
+        rules = Rules(self.rules, self.metrics, self.recipe.names, self.sources, c=c, as_of=as_of, cuts=cuts)
+        conditions = {segment: rules.condition(segment) for segment in self.rules}
+        return replace(scores, conditions=conditions, comparisons={**scores.comparisons, **rules.comparisons})
+
+    def tell_scores(self, c: Columns, as_of: datetime, cuts: Mapping[str, Cuts]) -> Told:
+        """Scores and cell only, for which the columns of metrics will do."""
         comparisons: dict[str, ColumnElement[bool]] = {}
         scores: dict[str, ColumnElement[int]] = {}
         for letter, (_, metric) in self.scored.items():
             at_cuts = reached(metric, c, cuts[letter], as_of)
             comparisons |= {f"{letter}, cut {i}": holds for i, holds in enumerate(at_cuts, start=1)}
             scores[letter] = score(at_cuts, reverse=letter == "r")
-        rules = Rules(
-            self.rules, self.metrics, self.recipe.names, self.sources, c=c, as_of=as_of, cuts=cuts
-        )
-        conditions = {segment: rules.condition(segment) for segment in self.rules}
-        return Told(as_of, scores, cell(self.recipe, scores), conditions, comparisons | rules.comparisons)
+        return Told(as_of, scores, cell(self.recipe, scores), {}, comparisons)
 
     @property
     def _shares(self) -> Mapping[str, float]:

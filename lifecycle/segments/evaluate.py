@@ -110,10 +110,10 @@ def _case(node: Any, value: Callable[[Any], Any]) -> Any:
         held = [subject == value(when) for when in conditions]
     else:
         held = [value(when) for when in conditions]
-    length = max((len(each) for each in held if np.ndim(each)), default=0)
-    if not length:
+    arrays = [each for each in held if np.ndim(each)]
+    if not arrays:
         return next((then for holds, then in zip(held, results, strict=True) if holds), otherwise)
-    return np.select([everywhere(each, length) for each in held], list(results), default=otherwise)
+    return np.select([everywhere(each, len(arrays[0])) for each in held], list(results), default=otherwise)
 
 
 def _cut(dividend: Any, divisor: Any) -> Any:

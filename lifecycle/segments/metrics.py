@@ -29,6 +29,8 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
 
 from lifecycle.db import schema
 from lifecycle.db.instants import day_number
@@ -56,6 +58,24 @@ class Sources:
     messages: FromClause = field(default=schema.messages)
     message_events: FromClause = field(default=schema.message_events)
     event_classes: FromClause = field(default=schema.event_classes)
+
+
+class _OfOneCustomer(FunctionElement[int]):
+    """customer_id of a subquery's rows, compared with that of the query around it."""
+
+    type = Big
+    inherit_cache = True
+
+
+@compiles(_OfOneCustomer)
+def _(element: _OfOneCustomer, compiler: Any, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_OfOneCustomer, "spark")
+def _(element: _OfOneCustomer, compiler: Any, **options: Any) -> str:
+    # A bare column is taken out of the subquery, which then pairs every order with every instant.
+    return f"{compiler.process(element.clauses, **options)} + 0"
 
 
 def window_columns(days: int) -> tuple[str, str]:
@@ -164,7 +184,7 @@ def _newest(
     orders = sources.orders.alias("newest")
     now = bought.c.as_of if moment.keys else moment.now
     query = select(func.max(orders.c[column])).where(
-        orders.c.customer_id == bought.c.customer_id,
+        _OfOneCustomer(orders.c.customer_id) == bought.c.customer_id,
         when(orders.c.ordered_at),
         *counted_orders(sources, orders, now, placed=False),  # `when` says so already, and an index serves only one
     )

@@ -112,6 +112,23 @@ def stored_state(definitions: Definitions, among: FromClause | None = None) -> F
     return select(*columns).select_from(source).subquery("state")
 
 
+class NamedColumns(dict[str, ColumnElement[Any]]):
+    """Columns by name and as attributes, from wherever they come."""
+
+    __getattr__ = dict.__getitem__
+
+
+def stored_scorable(definitions: Definitions) -> NamedColumns:
+    """What scores may ask for, in terms of the rows of `customer_metrics` alone."""
+    columns = NamedColumns({each.name: each for each in customer_metrics.c})
+    for days in definitions.windows_used:
+        same = and_(customer_windows.c.days == days, customer_windows.c.customer_id == customer_metrics.c.customer_id)
+        values = (customer_windows.c.orders, customer_windows.c.spend_minor)
+        for name, value in zip(window_columns(days), values, strict=True):
+            columns[name] = func.coalesce(select(value).where(same).scalar_subquery(), 0)
+    return columns
+
+
 def state_columns(definitions: Definitions) -> FromClause:
     """The same columns with nothing behind them: what `evaluate` looks up in arrays."""
     types: dict[str, Any] = metric_columns(definitions)
