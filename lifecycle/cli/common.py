@@ -18,7 +18,7 @@ console = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def _instant(value: str) -> datetime:
+def instant_option(value: str) -> datetime:
     try:
         return parse_instant(value)
     except ValueError as error:
@@ -27,13 +27,13 @@ def _instant(value: str) -> datetime:
 
 AsOf = Annotated[
     datetime | None,
-    typer.Option(parser=_instant, metavar="INSTANT", help="Look at the world as of this instant; default: now."),
+    typer.Option(parser=instant_option, metavar="INSTANT", help="Look at the world as of this instant; default: now."),
 ]
 Since = Annotated[
-    datetime | None, typer.Option(parser=_instant, metavar="INSTANT", help="Changed from here on (included).")
+    datetime | None, typer.Option(parser=instant_option, metavar="INSTANT", help="Changed from here on (included).")
 ]
 Until = Annotated[
-    datetime | None, typer.Option(parser=_instant, metavar="INSTANT", help="Changed before (not included).")
+    datetime | None, typer.Option(parser=instant_option, metavar="INSTANT", help="Changed before (not included).")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 

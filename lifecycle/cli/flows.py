@@ -1,9 +1,11 @@
-"""`tern run`, `tern report`."""
+"""`tern run`, `tern backfill`, `tern report`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,13 @@ from lifecycle.reports.files import write_as
 from lifecycle.reports.render import summary_rows
 from lifecycle.reports.run_report import build_report
 from lifecycle.workplace import open_workplace
+
+
+def _day(value: str) -> date:
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise typer.BadParameter(f'"{value}" is no day; write for example 2026-11-22') from None
 
 
 def run_flow(
@@ -33,6 +42,25 @@ def run_flow(
     """
     parameters = [word for text in param or () for word in ("--param", text)]
     raise typer.Exit(subprocess.run([sys.executable, "-m", "flows", flow, *parameters], check=False).returncode)
+
+
+class What(StrEnum):
+    SEGMENTS = "segments"
+
+
+def backfill(
+    what: Annotated[What, typer.Argument(help="What to build again.")],
+    first: Annotated[date, typer.Option("--from", parser=_day, metavar="DAY", help="The first day.")],
+    last: Annotated[date, typer.Option("--to", parser=_day, metavar="DAY", help="The last day, included.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be built.")] = False,
+) -> None:
+    """Build every day of a range of the past, as a flow, with progress. Sends nothing.
+
+    Killed and started again, it goes on where it stopped.
+
+    Example: `tern backfill segments --from 2025-11-23 --to 2026-11-22`
+    """
+    run_flow(f"backfill-{what.value}", [f"first={first}", f"last={last}", f"dry_run={str(dry_run).lower()}"])
 
 
 def report(
@@ -59,4 +87,5 @@ def report(
 
 def register(app: typer.Typer) -> None:
     app.command("run")(run_flow)
+    app.command()(backfill)
     app.command()(report)

@@ -3,7 +3,8 @@ of the screen. Widths are shares of the space there is: nothing overflows on a p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from markupsafe import Markup
 
@@ -46,6 +47,20 @@ def span(start: float, length: float, kind: str = "people") -> Markup:
         '<rect class="track" width="100%" height="100%"/>'
         f'<rect class="{kind}" x="{x}" width="{width}" height="100%"/>',
     )
+
+
+def spark(points: Sequence[tuple[float, float | None]]) -> Markup:
+    """A line through `points`, both as shares: from left to right, from bottom to top; None leaves a gap."""
+    lines = ""
+    for known, part in groupby(points, key=lambda point: point[1] is not None):
+        if known:
+            where = " ".join(f"{100 * x:.1f},{100 - 100 * (y or 0):.1f}" for x, y in part)
+            lines += f'<polyline points="{where}"/>'
+    drawn = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{lines}</svg>'
+    x, y = points[-1] if points else (0.0, None)
+    if y is not None:
+        drawn += f'<circle class="people" cx="{_percent(x)}" cy="{_percent(1 - y)}" r="2.5"/>'
+    return _svg("spark", drawn)
 
 
 def _svg(class_: str, drawn: str) -> Markup:

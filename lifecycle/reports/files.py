@@ -24,8 +24,13 @@ def write_as(report: RunReport, path: Path) -> None:
     form = _FORMS.get(path.suffix.lower())
     if form is None:
         raise UsageError(f'{path}: a report is written as .html, .md or .csv, not as "{path.suffix}"')
+    write_text(path, form(report))
+
+
+def write_text(path: Path, text: str) -> None:
+    """The file whole, with its folder. Raises UsageError for an unusable place."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(form(report), encoding="utf-8", newline="")
+        path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise UsageError(f"{path}: the report cannot be written: {error.strerror}") from None

@@ -38,9 +38,9 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable, DropTable
 
 from lifecycle.db.bulk import load_numbers
-from lifecycle.db.engine import one_session, writing
+from lifecycle.db.engine import one_session, reading, writing
 from lifecycle.db.instants import plus_microseconds
-from lifecycle.db.schema import Big, Instant, changed_customers, segment_members, segment_runs
+from lifecycle.db.schema import Big, Instant, changed_customers, orders, segment_members, segment_runs
 from lifecycle.errors import UsageError
 from lifecycle.segments.build import analyze, build, hold_members
 from lifecycle.segments.definitions import Definitions, cuts_as_json, cuts_from_json, define
@@ -120,6 +120,21 @@ def backfill(
     if newest:
         build(engine, config, as_of=days[-1], now=now, run_id=run_id, full=True)
     return Backfilled(len(days), resumed, len(over) + len(still), done[-1])
+
+
+def foretell(engine: Engine, config: Config, *, first: date, last: date, now: datetime) -> str:
+    """What `backfill` would do, in a sentence; nothing is changed. Raises the same errors."""
+    days = _checked(first, last, now)
+    define(config)
+    with reading(engine) as connection:
+        between = segment_runs.c.as_of.between(days[0], days[-1])
+        replaced = connection.execute(select(func.count()).select_from(segment_runs).where(between)).scalar_one()
+        placed = select(func.count()).select_from(orders).where(orders.c.ordered_at <= days[-1])
+        seen = connection.execute(placed).scalar_one()
+    return (
+        f"{len(days):,} days from {first} to {last} would be built from {seen:,} orders, in place of {replaced:,} "
+        "builds that there are; nothing was done"
+    )
 
 
 def _checked(first: date, last: date, now: datetime) -> list[datetime]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -46,7 +46,6 @@ from lifecycle.db.schema import (
     Instant,
     customer_metrics,
     customer_windows,
-    prediction_runs,
     segment_members,
     segment_runs,
 )
@@ -54,9 +53,11 @@ from lifecycle.errors import TernError, UsageError
 from lifecycle.segments.changes import forget_changes, touch
 from lifecycle.segments.cuts import Cuts
 from lifecycle.segments.definitions import Definitions, Told, cuts_as_json, cuts_from_json, define
+from lifecycle.segments.engines import open_compute
 from lifecycle.segments.engines.loading import load
 from lifecycle.segments.metrics import metrics, window_columns
 from lifecycle.segments.moments import At, touched
+from lifecycle.segments.prediction.columns import refresh_predictions
 from lifecycle.segments.records import SegmentBuild
 from lifecycle.segments.state import Compute, arrays, metric_columns, stored_scorable, stored_state
 from lifecycle.settings import Config
@@ -79,9 +80,9 @@ def build(
 
     Incremental where that gives the same: definitions as in the build before, which was for an earlier instant.
     Building again for the same `as_of` corrects that build: equal orders change nothing. `full`: look at everybody
-    in any case. `compute`: where a full build has the metrics computed; None: in the database. Raises UsageError for
-    an `as_of` after `now`, ConfigError for unsound definitions, and TernError for an `as_of` before the newest
-    build, whose spans must not be rewritten.
+    in any case. `compute`: where a full build has the metrics computed; None: by the configured engine. Raises
+    UsageError for an `as_of` after `now`, ConfigError for unsound definitions or an engine that is not installed,
+    and TernError for an `as_of` before the newest build, whose spans must not be rewritten.
     """
     if as_of > now:
         raise UsageError(f"segments cannot be built as of {as_of:%Y-%m-%d %H:%M} UTC: that is in the future")
@@ -90,11 +91,18 @@ def build(
         hold_members(connection, alone=True)
         before = _newest_run(connection)
         _refuse_earlier(before, as_of)
-        wanted_hash = definitions_hash(connection, definitions)
+        if definitions.uses_predictions:
+            refresh_predictions(connection, config, as_of)
+        wanted_hash = definitions_hash(definitions, as_of)
         incremental = before is not None and before.hash == wanted_hash and before.as_of < as_of and not full
         with work_tables(connection, definitions) as work:
-            building = _Building(connection, definitions, as_of, work, compute)
-            done = building.whom_it_concerns(before) if incremental and before else building.everybody()
+            building = _Building(connection, definitions, as_of, work)
+            if incremental and before:
+                done = building.whom_it_concerns(before)
+            else:
+                where = open_compute(config.segments_file.engine, engine) if compute is None else nullcontext(compute)
+                with where as computing:
+                    done = building.everybody(computing)
         record_run(connection, definitions, done, wanted_hash, now=now, run_id=run_id)
     return done
 
@@ -171,14 +179,13 @@ class _Building:
     definitions: Definitions
     as_of: datetime
     work: WorkTables
-    compute: Compute | None = None
 
-    def everybody(self) -> SegmentBuild:
+    def everybody(self, compute: Compute | None) -> SegmentBuild:
         forget_changes(self.connection)
         for table in (customer_metrics, customer_windows):
             self.connection.execute(delete(table))
         undo(self.connection, self.as_of)
-        self._compute(At(self.as_of))
+        self._compute(At(self.as_of), compute)
         cuts = self._cuts(self.work.computed)
         self._store(self.definitions.tell_scores(self.work.computed.c, self.as_of, cuts))
         analyze(self.connection, customer_metrics)
@@ -229,13 +236,13 @@ class _Building:
             cuts=cuts,
         )
 
-    def _compute(self, at: At) -> None:
+    def _compute(self, at: At, compute: Compute | None = None) -> None:
         computed = self.work.computed
         rows = metrics(self.definitions.sources, at).subquery("rows")
         names = [column.name for column in computed.c]
         query = select(*(rows.c[name] for name in names))
-        if self.compute is not None and at.among is None:
-            load(self.connection, computed, query.order_by(rows.c.customer_id), self.compute)
+        if compute is not None:
+            load(self.connection, computed, query.order_by(rows.c.customer_id), compute)
         else:
             self.connection.execute(insert(computed).from_select(names, query))
         analyze(self.connection, computed)
@@ -351,12 +358,9 @@ def analyze(connection: Connection, table: Table) -> None:
         connection.execute(text(f"analyze {table.name}"))
 
 
-def definitions_hash(connection: Connection, definitions: Definitions) -> str:
-    """Of all that a build depends on beside the data of customers."""
-    if not definitions.uses_predictions:
-        return definitions.hash
-    newest = connection.execute(select(func.max(prediction_runs.c.prediction_run_id))).scalar()
-    return f"{definitions.hash}, predictions {newest}"
+def definitions_hash(definitions: Definitions, as_of: datetime) -> str:
+    """Another one wherever a build must look at everybody: predictions are other ones every day."""
+    return f"{definitions.hash}, predictions as of {as_of}" if definitions.uses_predictions else definitions.hash
 
 
 def record_run(

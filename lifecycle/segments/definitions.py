@@ -82,6 +82,11 @@ class Definitions:
         return bool(self.names_used & set(PREDICTED))
 
     @property
+    def cut_names(self) -> set[str]:
+        """What cut points are kept for: scores, and segments of a share."""
+        return {*self.scored, *self._shares}
+
+    @property
     def columns_used(self) -> frozenset[str]:
         """Columns of the state that a score or rule asks for."""
         return frozenset(self._columns_used)
@@ -201,7 +206,7 @@ def _asked_for(definitions: Definitions) -> frozenset[str]:
 def _canonical(config: Config) -> str:
     file = config.segments_file
     text = file.model_dump(mode="json") | {"base_currency": config.base_currency, "version": _VERSION}
-    del text["recipes"]
+    del text["recipes"], text["engine"]
     text["recipe"] = {file.recipe: config.recipe.model_dump(mode="json")}
     return json.dumps(text, sort_keys=True, default=str)
 

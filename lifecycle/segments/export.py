@@ -19,6 +19,7 @@ from lifecycle.db.instants import DAY_US
 from lifecycle.db.schema import Instant, identities, microseconds
 from lifecycle.errors import UsageError
 from lifecycle.segments.definitions import Definitions, define
+from lifecycle.segments.engines import open_compute
 from lifecycle.segments.snapshot import Predict, Snapshot, take_snapshot
 from lifecycle.segments.state import NULL, metric_columns
 from lifecycle.settings import Config
@@ -48,8 +49,10 @@ def export(
     other metric of `customer_metrics` and of the windows as well. Raises ConfigError for unsound definitions.
     """
     definitions = define(config)
-    with reading(engine) as connection:
-        found = take_snapshot(connection, definitions, as_of, landed_by=landed_by, predict=predict)
+    with open_compute(config.segments_file.engine, engine) as compute, reading(engine) as connection:
+        found = take_snapshot(
+            connection, definitions, as_of, landed_by=landed_by, predict=predict, compute=compute
+        )
         known_as = _shop_customer_ids(connection)
     return _frame(found, definitions, known_as, all_metrics)
 
@@ -92,13 +95,16 @@ def write_export(frame: pd.DataFrame, path: Path) -> None:
     In CSV and Excel, which know no zones, instants are ISO texts ending in Z. Raises UsageError for another
     ending, a missing folder, and more rows than an Excel sheet holds.
     """
-    write = _WRITERS.get(path.suffix.lower())
-    if write is None:
-        raise UsageError(f"{path.name}: unknown kind of file; end the name in {', '.join(_WRITERS)}")
+    check_ending(path)
     if path.suffix.lower() == ".xlsx" and len(frame) > _EXCEL_ROWS:
         raise UsageError(f"{path.name}: an Excel sheet holds {_EXCEL_ROWS:,} rows, not {len(frame):,}; write .csv")
     with whole_file(path) as file:
-        write(frame, file)
+        _WRITERS[path.suffix.lower()](frame, file)
+
+
+def check_ending(path: Path) -> None:
+    if path.suffix.lower() not in _WRITERS:
+        raise UsageError(f"{path.name}: unknown kind of file; end the name in {', '.join(_WRITERS)}")
 
 
 def _shop_customer_ids(connection: Connection) -> Mapping[int, str]:

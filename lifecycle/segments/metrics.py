@@ -8,6 +8,7 @@ own date. Customers without a counted order have no row.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -61,7 +62,7 @@ class Sources:
 
 
 class _OfOneCustomer(FunctionElement[int]):
-    """customer_id of a subquery's rows, compared with that of the query around it."""
+    """customer_id of the rows of a subquery that is told by an inequality too which of them to look at."""
 
     type = Big
     inherit_cache = True
@@ -98,10 +99,8 @@ def metrics(sources: Sources, moment: Moment, wanted: Collection[str] | None = N
         of_orders += [name for name in ("gross_minor", "monetary_minor") if name not in of_orders]
     bought = _bought(sources, moment, {name: totals[name] for name in of_orders}).subquery("bought")
     columns: dict[str, ColumnElement[Any]] = {name: bought.c[name] for name in totals if name in of_orders}
-    columns["last_shop"] = _newest(sources, moment, bought, "shop", lambda at: at == bought.c.last_order_at)
-    columns["previous_order_at"] = _newest(
-        sources, moment, bought, "ordered_at", lambda at: at < bought.c.last_order_at
-    )
+    columns["last_shop"] = _newest(sources, moment, bought, "shop", operator.eq)
+    columns["previous_order_at"] = _newest(sources, moment, bought, "ordered_at", operator.lt)
     source: FromClause = bought
     for extra, adjust in (
         (_given_back(sources, moment), _less_given_back),
@@ -178,14 +177,16 @@ def _newest(
     moment: Moment,
     bought: FromClause,
     column: str,
-    when: Callable[[ColumnElement[datetime]], ColumnElement[bool]],
+    when: Callable[[Any, Any], ColumnElement[bool]],
 ) -> ColumnElement[Any]:
-    """The last value of a column of those of a customer's counted orders that were placed `when`."""
+    """The last value of a column of those of a customer's counted orders that were placed when the newest was (eq),
+    or before it (lt)."""
     orders = sources.orders.alias("newest")
     now = bought.c.as_of if moment.keys else moment.now
+    whose = _OfOneCustomer(orders.c.customer_id) if when is operator.lt else orders.c.customer_id
     query = select(func.max(orders.c[column])).where(
-        _OfOneCustomer(orders.c.customer_id) == bought.c.customer_id,
-        when(orders.c.ordered_at),
+        whose == bought.c.customer_id,
+        when(orders.c.ordered_at, bought.c.last_order_at),
         *counted_orders(sources, orders, now, placed=False),  # `when` says so already, and an index serves only one
     )
     return query.correlate(bought).scalar_subquery()

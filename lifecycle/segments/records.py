@@ -24,6 +24,14 @@ class SegmentBuild:
     """Customers that were looked at."""
     cuts: Mapping[str, Cuts]
 
+    def rows(self) -> list[dict[str, str | int]]:
+        """One a segment: members, entered, left."""
+        return [
+            {"segment": name, "members": count, "entered": self.entered[name], "left": self.left.get(name, 0)}
+            for name, count in self.counts.items()
+        ]
+
     def sentence(self) -> str:
         moved = f"{sum(self.entered.values()):,} entered and {sum(self.left.values()):,} left a segment"
-        return f"{self.customers:,} customers segmented as of {self.as_of:%Y-%m-%d %H:%M} UTC; {moved}"
+        looked = f"; {self.touched:,} had to be looked at" if self.kind == "incremental" else ""
+        return f"{self.customers:,} customers segmented as of {self.as_of:%Y-%m-%d %H:%M} UTC; {moved}{looked}"

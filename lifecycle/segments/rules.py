@@ -39,6 +39,8 @@ from lifecycle.settings.segments import (
 
 Condition = ColumnElement[bool]
 _HAPPENED = {"messaged": "last_messaged_at", "opened": "last_opened_at", "clicked": "last_clicked_at"}
+_DAYS_SINCE = {"first_order_at": "days_since_first_order", "last_order_at": "recency_days"}
+_SINCE_HAPPENED = {"messaged": "days_since_message", "opened": "days_since_open", "clicked": "days_since_click"}
 _SECOND_US = 1_000_000
 
 
@@ -58,21 +60,24 @@ class Rules:
     ) -> None:
         self.comparisons: dict[str, Condition] = {}
         """By their text; the same text is the same comparison."""
+        self.about: dict[str, str | None] = {}
+        """The metric that a comparison is about, where it is one."""
         self._rules, self._metrics, self._cells, self._sources = rules, metrics, cells, sources
         self._c, self._as_of, self._cuts = c, as_of, cuts
 
     def condition(self, segment: str) -> Condition:
         """Who is in a segment of the configuration, a cell included."""
         if segment in self._cells:
-            return self._note(f"rfm_segment = {segment}", self._c.rfm_segment == segment)
+            return self._note(f"rfm_segment = {segment}", self._c.rfm_segment == segment, "rfm_segment")
         return self._holds(segment, self._rules[segment])
 
-    def _note(self, text: str, holds: Condition) -> Condition:
+    def _note(self, text: str, holds: Condition, about: str | None = None) -> Condition:
+        self.about[text] = about
         return self.comparisons.setdefault(text, holds)
 
     def _compare(self, name: str, op: str, bound: Any) -> Condition:
         text = lang.to_text(lang.Compare(name, op, bound))  # type: ignore[arg-type]
-        return self._note(text, self._metric(name).compare(self._c, op, bound, self._as_of))
+        return self._note(text, self._metric(name).compare(self._c, op, bound, self._as_of), name)
 
     def _metric(self, name: str) -> Metric:
         return attribute(name) if name.startswith("attributes.") else self._metrics[name]
@@ -82,7 +87,8 @@ class Rules:
 
     def _since(self, column: str, days: int) -> Condition:
         """At most so many days of 24 hours ago."""
-        return self._note(f"{column} at most {days} days ago", self._c[column] >= self._cut_off(days))
+        text = f"{column.removesuffix('_at').replace('_', ' ')} at most {days} days ago"
+        return self._note(text, self._c[column] >= self._cut_off(days), _DAYS_SINCE[column])
 
     def _holds(self, segment: str, rule: SegmentRule | lang.Expression) -> Condition:
         match rule:
@@ -99,7 +105,8 @@ class Rules:
             case Vip():
                 spend = self._metrics["spend_12m"]
                 (top,) = reached(spend, self._c, self._cuts[segment], self._as_of)
-                return and_(self._compare("orders_12m", ">", 0), self._note(f"spend_12m in the top of {segment}", top))
+                best = self._note(f"spend_12m in the top share of {segment}", top, "spend_12m")
+                return and_(self._compare("orders_12m", ">", 0), best)
             case HighValue(spend_12m=amount):
                 return self._compare("spend_12m", ">", amount)
             case Quiet():
@@ -143,6 +150,7 @@ class Rules:
         return self._note(
             f"quiet for more than {times} of their gaps between orders",
             and_(c.frequency >= 2, quiet > allowed * literal(_SECOND_US, Big)),
+            "recency_days",
         )
 
     def _returned_after(self, days: int) -> Condition:
@@ -153,6 +161,7 @@ class Rules:
                 c.previous_order_at.is_not(None),
                 elapsed(c.previous_order_at, c.last_order_at) >= literal(days * 86_400 * _SECOND_US, Big),
             ),
+            "days_since_previous_order",
         )
 
     def _expressed(self, expression: lang.Expression) -> Condition:
@@ -170,13 +179,14 @@ class Rules:
             case lang.OneOf(name, values):
                 return or_(*(self._compare(name, "=", value) for value in values))
             case lang.Known(name):
-                return self._note(lang.to_text(expression), self._metric(name).known(self._c))
+                return self._note(lang.to_text(expression), self._metric(name).known(self._c), name)
             case lang.InSegment(segment):
                 return self.condition(segment)
             case lang.Happened(kind, days):
                 column = _HAPPENED[kind]
                 known = self._c[column].is_not(None)
-                return self._note(lang.to_text(expression), and_(known, self._c[column] > self._cut_off(days)))
+                recent = and_(known, self._c[column] > self._cut_off(days))
+                return self._note(lang.to_text(expression), recent, _SINCE_HAPPENED[kind])
             case lang.HasTag(tag):
                 return self._note(lang.to_text(expression), self._c.customer_id.in_(self._tagged(tag)))
             case lang.Bought(kind, values, days):

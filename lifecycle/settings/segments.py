@@ -268,6 +268,9 @@ SegmentRule = Annotated[
 
 
 class SegmentsFile(Section):
+    engine: Literal["database", "duckdb", "spark"] = Field(
+        default="database", description="where everybody's metrics are computed; see lifecycle/segments/engines"
+    )
     orders: CountedOrders = CountedOrders()
     windows: tuple[Days, ...] = Field(
         default=(), description="days; 90 gives the metrics orders_90d and spend_90d beside those of 12 months"

@@ -42,7 +42,7 @@ def test_every_parameter_is_typed_and_every_given_one_exists(deployment: dict[st
 
 def test_an_operator_knows_when_who_and_how_bad(deployment: dict[str, Any]) -> None:
     assert all(schedule["timezone"] and schedule["slug"] for schedule in deployment["schedules"])
-    assert deployment["schedules"]
+    assert deployment["schedules"] or deployment["name"] == "backfill-segments", "one flow is started by hand"
     assert "**Impact of failure:**" in deployment["description"]
     assert any(tag.startswith("owner:") for tag in deployment["tags"])
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
