@@ -37,13 +37,13 @@ def cut_points(score: Score, values: Values, customer_ids: Values, *, reverse: b
     """The cut points of `score` over everybody's `values`.
 
     `reverse`: low values are good, so the lowest bin has the highest score. `digits`: of minor units, for
-    thresholds, which are given in whole units.
+    thresholds and shifts, which are given in whole units.
 
     - rank_shares: the score is 1 and the number of n-ths of all customers who are strictly worse, so that equal
       customers score equally.
     - rank_quantiles: quantiles of the rank, ties broken by customer_id; pandas' qcut(rank(method="first"), n).
     - value_quantiles: quantiles of the values, Hyndman and Fan's type 7, bins closed on the side that `closed`
-      names. Where quantiles collapse onto one value, the scores between them stay empty.
+      names, each quantile moved by `shift`. Where quantiles collapse onto one value, the scores between them stay empty.
     - percentile_bins: n equal bins, closed on the right, of the mean rank over the number of customers, from 0 to
       1, or from the lowest to the highest that there is.
     - thresholds: as given.
@@ -59,7 +59,7 @@ def cut_points(score: Score, values: Values, customer_ids: Values, *, reverse: b
         case "rank_quantiles":
             return _rank_quantiles(values, customer_ids, n)
         case "value_quantiles":
-            return _value_quantiles(values, n, score.closed)
+            return _value_quantiles(values, n, score.closed, Fraction(score.shift) * 10**digits)
         case _:
             return _percentile_bins(values, n, score.edges == "observed")
 
@@ -95,12 +95,12 @@ def _holder(values: Values, customer_ids: Values, value: int, rank: int) -> int:
     return int(np.partition(equals, place)[place])
 
 
-def _value_quantiles(values: Values, n: int, closed: str) -> Cuts:
+def _value_quantiles(values: Values, n: int, closed: str, shift: Fraction) -> Cuts:
     steps = [divmod((len(values) - 1) * i, n) for i in range(1, n)]
     ranks = [rank for whole, _ in steps for rank in (whole + 1, min(whole + 2, len(values)))]
     found = _smallest(values, ranks)
     return tuple(
-        Cut(_edge(found[2 * i] + Fraction(rest * (found[2 * i + 1] - found[2 * i]), n), closed))
+        Cut(_edge(found[2 * i] + Fraction(rest * (found[2 * i + 1] - found[2 * i]), n) + shift, closed))
         for i, (_, rest) in enumerate(steps)
     )
 

@@ -45,6 +45,9 @@ class Score(Section):
     closed: Literal["left", "right"] = Field(
         default="left", description="bins of values and thresholds: left is [low, high), right is (low, high]"
     )
+    shift: Decimal = Field(
+        default=Decimal(0), description="added to each quantile of values, in whole units; some packages add 1"
+    )
     edges: Literal["unit", "observed"] = Field(
         default="unit", description="of percentile bins: from 0 to 1, or from the lowest to the highest there is"
     )
