@@ -14,8 +14,8 @@ from tasks.segment import backfill_days, show_segments
 def backfill_segments(first: date, last: date, dry_run: bool = False) -> str:
     """Build every day of a range of the past again, from the orders as they are known today.
 
-    Membership outside the range stays. Sends nothing. A killed backfill goes on where it stopped when it is started
-    again for the same range. Returns the run id.
+    Membership outside the range stays. Sends nothing. A killed backfill goes on where it stopped when it is
+    started again for the same range. Returns the run id.
 
     Args:
         first: The first day; segments are as of its beginning, UTC.

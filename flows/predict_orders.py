@@ -21,6 +21,8 @@ def predict_orders(as_of: datetime | None = None, days: int = 90) -> str:
     """
     place, as_of = workplace(), as_of or utc_now()
     parameters = {"days": days}
-    with booked(place.engine, "predict-orders", parameters=parameters, as_of=as_of, flow_run_id=flow_run.id) as run:
+    with booked(
+        place.engine, "predict-orders", parameters=parameters, as_of=as_of, flow_run_id=flow_run.id
+    ) as run:
         run.say(predict(as_of, days, run.run_id))
     return run.run_id

@@ -27,10 +27,13 @@ def instant_option(value: str) -> datetime:
 
 AsOf = Annotated[
     datetime | None,
-    typer.Option(parser=instant_option, metavar="INSTANT", help="Look at the world as of this instant; default: now."),
+    typer.Option(
+        parser=instant_option, metavar="INSTANT", help="Look at the world as of this instant; default: now."
+    ),
 ]
 Since = Annotated[
-    datetime | None, typer.Option(parser=instant_option, metavar="INSTANT", help="Changed from here on (included).")
+    datetime | None,
+    typer.Option(parser=instant_option, metavar="INSTANT", help="Changed from here on (included)."),
 ]
 Until = Annotated[
     datetime | None, typer.Option(parser=instant_option, metavar="INSTANT", help="Changed before (not included).")

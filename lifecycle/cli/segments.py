@@ -27,7 +27,9 @@ Recipe = Annotated[
 ]
 Since = Annotated[
     str | None,
-    typer.Option(parser=instant_option, metavar="INSTANT", help="Compare with the build at or before this instant."),
+    typer.Option(
+        parser=instant_option, metavar="INSTANT", help="Compare with the build at or before this instant."
+    ),
 ]
 
 
@@ -54,12 +56,12 @@ def segment(
         looked = [{"segment": name, "members": count} for name, count in counts.items()]
         if as_json:
             return print_json({"as_of": moment.isoformat(), "customers": customers, "segments": looked})
-        console.print(f"{customers:,} customers by the recipe {recipe} as of {moment:%Y-%m-%d %H:%M} UTC; not stored.")
+        console.print(
+            f"{customers:,} customers by the recipe {recipe} as of {moment:%Y-%m-%d %H:%M} UTC; not stored."
+        )
         return print_table(looked)
     with booked(place.engine, "segment", as_of=moment) as run:
-        built = build.build(
-            place.engine, place.config, as_of=moment, now=utc_now(), run_id=run.run_id, full=full
-        )
+        built = build.build(place.engine, place.config, as_of=moment, now=utc_now(), run_id=run.run_id, full=full)
         run.say(built.sentence())
     rows = built.rows()
     if as_json:
@@ -77,7 +79,9 @@ def export_members(
     as_of: AsOf = None,
     landed_by: Annotated[
         str | None,
-        typer.Option(parser=instant_option, metavar="INSTANT", help="Only orders that had been landed here by then."),
+        typer.Option(
+            parser=instant_option, metavar="INSTANT", help="Only orders that had been landed here by then."
+        ),
     ] = None,
     recipe: Recipe = None,
     all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Every other metric as well.")] = False,

@@ -22,19 +22,20 @@ from lifecycle.money import convert_minor, to_minor
 from lifecycle.platforms.records import OrderRow
 
 _AMOUNTS = ("total", "refunded", "discount", "tax", "shipping")
-_LINE = ("order_key", "line_no", "sku", "title", "quantity", "unit_price_minor")
+_LINE = ("order_key", "line_no", "sku", "title", "quantity", "unit_price_minor", "category")
 _REFUND = ("order_key", "refund_id", "refunded_at", "amount_minor", "amount_base_minor")
 _minor = lru_cache(maxsize=100_000)(to_minor)  # prices repeat: a third of the time of a first load
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An order as it will be stored. Lines: sku, title, quantity, price. Refunds: id, instant, amount, in base."""
+    """An order as it will be stored. Lines: sku, title, quantity, price, category. Refunds: id, instant, amount,
+    amount in base."""
 
     row: OrderRow
     version: Version
     columns: dict[str, Any]
-    lines: list[tuple[str | None, str | None, int | None, int]]
+    lines: list[tuple[str | None, str | None, int | None, int, str | None]]
     refunds: list[tuple[str, datetime, int, int]]
 
 
@@ -59,7 +60,13 @@ def entry(row: OrderRow, *, base: str, rate: Decimal) -> Entry:
         "line_count": len(row.lines),
     }
     lines = [
-        (storable_text(line.sku), storable_text(line.title), line.quantity, _minor(line.unit_price or 0, currency))
+        (
+            storable_text(line.sku),
+            storable_text(line.title),
+            line.quantity,
+            _minor(line.unit_price or 0, currency),
+            storable_text(line.category),
+        )
         for line in row.lines
     ]
 
@@ -70,7 +77,9 @@ def entry(row: OrderRow, *, base: str, rate: Decimal) -> Entry:
     said["refunded_base_minor"] = in_base(amounts["refunded_minor"])
     paid_back = [(*each, in_base(each[2])) for each in _refunds(row, at, currency)]
     whom = (row.customer_id, row.email, row.phone, row.name, row.locale)
-    version = Version(at, content_hash([*said.values(), lines, paid_back, whom]))
+    # Without its category a line is what it was before lines had one, so that no order becomes a new version.
+    said_of_lines = [line if line[4] else line[:4] for line in lines]
+    version = Version(at, content_hash([*said.values(), said_of_lines, paid_back, whom]))
     return Entry(row, version, {**said, "content_hash": version.content_hash}, lines, paid_back)
 
 

@@ -68,7 +68,9 @@ def elapsed(earlier: ColumnElement[datetime], later: ColumnElement[datetime]) ->
     return Elapsed(earlier, later)
 
 
-def plus_microseconds(instant: ColumnElement[datetime], microseconds: ColumnElement[int]) -> ColumnElement[datetime]:
+def plus_microseconds(
+    instant: ColumnElement[datetime], microseconds: ColumnElement[int]
+) -> ColumnElement[datetime]:
     return PlusMicroseconds(instant, microseconds)
 
 
@@ -150,4 +152,4 @@ def _(element: Quotient, compiler: Any, **options: Any) -> str:
 
 def _divided(compiler: Any) -> str:
     """The sign that divides whole numbers into a whole one."""
-    return "//" if compiler.dialect.name == "duckdb" else "/"
+    return {"duckdb": "//", "spark": "div"}.get(compiler.dialect.name, "/")

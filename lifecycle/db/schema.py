@@ -122,7 +122,7 @@ Big = BigInteger().with_variant(Integer, "sqlite")
 """64 bits. SQLite's INTEGER has them too, and only it counts up by itself and is known to STRICT tables."""
 
 
-Real = Double().with_variant(REAL(), "sqlite")
+Real: TypeEngine[float] = Double().with_variant(REAL(), "sqlite")
 """A probability or an expectation, never money. STRICT tables know 64-bit floats as REAL."""
 
 

@@ -52,7 +52,7 @@ ORDERS = Layout(
 ORDER_LINES = Layout(
     "order lines",
     ("order_id", "customer_id", "ordered_at", "currency", "sku", "quantity", "unit_price"),
-    ("title", "country", "email", "phone", "name", "locale", "status"),
+    ("title", "category", "country", "email", "phone", "name", "locale", "status"),
 )
 CUSTOMERS = Layout(
     "customers",
@@ -204,7 +204,7 @@ def _orders_of_lines(part: pd.DataFrame, starts: list[int], shop: Shop) -> list[
     """What is said of the order is read from its first line."""
     first = part.iloc[starts]
     cells, extras = _cells(first, ORDERS.columns, shop), _records(first, ORDER_LINES)
-    said = _cells(part, ("sku", "title", "quantity", "unit_price"), shop)
+    said = _cells(part, ("sku", "title", "quantity", "unit_price", "category"), shop)
     lines = [LineRow(*values) for values in zip(*said.values(), strict=True)]
     raws = _records(part)
     rows = []

@@ -21,6 +21,7 @@ class LineRow:
     title: str | None
     quantity: int | None
     unit_price: Decimal | None
+    category: str | None = None
 
 
 @dataclass(slots=True)

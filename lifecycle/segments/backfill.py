@@ -286,7 +286,7 @@ class _Checkpoint:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         told = json.dumps({"of": self._of, "days": [_day_as_json(day) for day in done]})
         with whole_file(self._path) as file:
-            np.savez(file, told=np.array(told), spans=sweep.spans.all(), **sweep.since())
+            np.savez(file, told=np.array(told), spans=sweep.spans.all(), **sweep.since())  # type: ignore[arg-type]
 
     def resume(self, sweep: Sweep) -> list[Day]:
         """Bring `sweep` to the last day that was done; the days until then, none where it is to begin anew."""
@@ -334,4 +334,3 @@ def _day_from_json(stored: Mapping[str, Any]) -> Day:
         stored["counts"],
         cuts_from_json(stored["cuts"]),
     )
-

@@ -100,7 +100,9 @@ def build(
             if incremental and before:
                 done = building.whom_it_concerns(before)
             else:
-                where = open_compute(config.segments_file.engine, engine) if compute is None else nullcontext(compute)
+                where = (
+                    open_compute(config.segments_file.engine, engine) if compute is None else nullcontext(compute)
+                )
                 with where as computing:
                     done = building.everybody(computing)
         record_run(connection, definitions, done, wanted_hash, now=now, run_id=run_id)
@@ -127,8 +129,8 @@ class _Run:
 
 @dataclass(frozen=True)
 class WorkTables:
-    """Temporary. `computed`: metrics of whom a build looks at. `placed`: one row for each of them with the cell and,
-    by rule segment, whether they are in it. `wanted`: the same as (customer_id, segment)."""
+    """Temporary. `computed`: metrics of whom a build looks at. `placed`: one row for each of them with the cell
+    and, by rule segment, whether they are in it. `wanted`: the same as (customer_id, segment)."""
 
     computed: Table
     placed: Table
@@ -138,8 +140,7 @@ class WorkTables:
 
 @contextmanager
 def work_tables(connection: Connection, definitions: Definitions) -> Iterator[WorkTables]:
-    metadata = MetaData()
-    temporary = {"prefixes": ["temporary"]}
+    metadata, temporary = MetaData(), ["temporary"]
     computed = Table(
         "computed",
         metadata,
@@ -147,7 +148,7 @@ def work_tables(connection: Connection, definitions: Definitions) -> Iterator[Wo
             Column(name, kind, primary_key=name == "customer_id", autoincrement=False)
             for name, kind in metric_columns(definitions).items()
         ),
-        **temporary,
+        prefixes=temporary,
     )
     rules = {segment: Column(f"rule_{i}", Integer) for i, segment in enumerate(definitions.rules)}
     placed = Table(
@@ -156,14 +157,14 @@ def work_tables(connection: Connection, definitions: Definitions) -> Iterator[Wo
         Column("customer_id", Big, primary_key=True, autoincrement=False),
         Column("rfm_segment", Text),
         *rules.values(),
-        **temporary,
+        prefixes=temporary,
     )
     wanted = Table(
         "wanted",
         metadata,
         Column("customer_id", Big, primary_key=True, autoincrement=False),
         Column("segment", Text, primary_key=True),
-        **temporary,
+        prefixes=temporary,
     )
     tables = [computed, placed, wanted, touched]
     for table in tables:
@@ -230,8 +231,8 @@ class _Building:
             kind=kind,
             customers=self._customers(),
             counts=counts,
-            entered=everywhere | entered,
-            left=everywhere | left,
+            entered={**everywhere, **entered},
+            left={**everywhere, **left},
             touched=touched,
             cuts=cuts,
         )
@@ -263,7 +264,9 @@ class _Building:
         self.connection.execute(insert(customer_metrics).from_select([*stored, *SCORES, "rfm_segment"], rows))
         for days in self.definitions.sources.windows:
             orders, spend = (computed.c[name] for name in window_columns(days))
-            booked = select(literal(days), computed.c.customer_id, orders, spend).where(or_(orders != 0, spend != 0))
+            booked = select(literal(days), computed.c.customer_id, orders, spend).where(
+                or_(orders != 0, spend != 0)
+            )
             names = ["days", "customer_id", "orders", "spend_minor"]
             self.connection.execute(insert(customer_windows).from_select(names, booked))
 
@@ -299,13 +302,15 @@ class _Building:
         opened = ["segment", "customer_id", "valid_from"]
         when = literal(self.as_of, Instant())
         if connection.execute(select(segment_members.c.segment).limit(1)).first() is None:
-            for segment, rows in self._placements():
+            for rows in self._placements():
                 connection.execute(insert(segment_members).from_select(opened, rows.add_columns(when)))
             return dict(self._count()), {}
-        for _, rows in self._placements():
+        for rows in self._placements():
             connection.execute(insert(wanted).from_select(["segment", "customer_id"], rows))
         analyze(connection, wanted)
-        same = and_(wanted.c.customer_id == segment_members.c.customer_id, wanted.c.segment == segment_members.c.segment)
+        same = and_(
+            wanted.c.customer_id == segment_members.c.customer_id, wanted.c.segment == segment_members.c.segment
+        )
         leaving = update(segment_members).where(_OPEN, not_(exists().where(same)))
         if among is not None:
             leaving = leaving.where(segment_members.c.customer_id.in_(select(among.c.customer_id)))
@@ -318,7 +323,7 @@ class _Building:
             self._moved(segment_members.c.valid_to, among),
         )
 
-    def _placements(self) -> Iterator[tuple[str, Select[Any]]]:
+    def _placements(self) -> Iterator[Select[Any]]:
         """(segment, customer_id) of everybody placed, segment by segment, in the order of the spans' key."""
         placed = self.work.placed
         for segment in self.definitions.segments:
@@ -326,13 +331,15 @@ class _Building:
             if segment in self.work.rules:
                 holds = self.work.rules[segment] == 1
             rows = select(literal(segment), placed.c.customer_id).where(holds)
-            yield segment, rows.order_by(placed.c.customer_id)
+            yield rows.order_by(placed.c.customer_id)
 
     def _moved(self, edge: ColumnElement[datetime], among: Table | None) -> dict[str, int]:
         query = select(segment_members.c.segment, func.count()).where(edge == self.as_of)
         if among is not None:
             query = query.where(segment_members.c.customer_id.in_(select(among.c.customer_id)))
-        return {segment: count for segment, count in self.connection.execute(query.group_by(segment_members.c.segment))}
+        return {
+            segment: count for segment, count in self.connection.execute(query.group_by(segment_members.c.segment))
+        }
 
     def _count(self) -> Mapping[str, int]:
         """Members now, every defined segment named."""
@@ -398,8 +405,8 @@ def _newest_run(connection: Connection) -> _Run | None:
 def _refuse_earlier(newest: _Run | None, as_of: datetime) -> None:
     if newest is not None and as_of < newest.as_of:
         raise TernError(
-            f"segments are already built until {newest.as_of:%Y-%m-%d %H:%M:%S} UTC, so they cannot be built as of "
-            f"{as_of:%Y-%m-%d %H:%M:%S}; to look back run: "
+            f"segments are already built until {newest.as_of:%Y-%m-%d %H:%M:%S} UTC, so they cannot be built as "
+            f"of {as_of:%Y-%m-%d %H:%M:%S}; to look back run: "
             f"tern segments export --as-of {as_of:%Y-%m-%dT%H:%M:%SZ} --out FILE; to build the past again: "
             f"tern backfill segments --from {as_of:%Y-%m-%d} --to {newest.as_of:%Y-%m-%d}"
         )

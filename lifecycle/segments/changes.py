@@ -65,4 +65,3 @@ def _reacted(between: Callable[[ColumnElement[datetime]], ColumnElement[bool]]) 
         .join_from(message_events, messages, messages.c.message_id == message_events.c.message_id)
         .where(message_events.c.kind.in_(("opened", "clicked")), between(message_events.c.occurred_at))
     )
-

@@ -43,7 +43,8 @@ def cut_points(score: Score, values: Values, customer_ids: Values, *, reverse: b
       customers score equally.
     - rank_quantiles: quantiles of the rank, ties broken by customer_id; pandas' qcut(rank(method="first"), n).
     - value_quantiles: quantiles of the values, Hyndman and Fan's type 7, bins closed on the side that `closed`
-      names, each quantile moved by `shift`. Where quantiles collapse onto one value, the scores between them stay empty.
+      names, each quantile moved by `shift`. Where quantiles collapse onto one value, the scores between them stay
+      empty.
     - percentile_bins: n equal bins, closed on the right, of the mean rank over the number of customers, from 0 to
       1, or from the lowest to the highest that there is.
     - thresholds: as given.
@@ -74,7 +75,9 @@ def top_share(values: Values, share: float) -> Cut:
 def _rank_shares(values: Values, n: int, reverse: bool) -> Cuts:
     worse = [ceil(Fraction(i * len(values), n)) for i in range(1, n)]
     if reverse:
-        return tuple(Cut(value) for value in _smallest(values, [len(values) + 1 - each for each in reversed(worse)]))
+        return tuple(
+            Cut(value) for value in _smallest(values, [len(values) + 1 - each for each in reversed(worse)])
+        )
     return tuple(Cut(value + 1) for value in _smallest(values, worse))
 
 

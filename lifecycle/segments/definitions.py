@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, column
+from sqlalchemy import ColumnElement, Integer, column
 
 from lifecycle.errors import ConfigError, suggest
 from lifecycle.segments import language as lang
@@ -188,7 +188,7 @@ class _Asked(dict[str, ColumnElement[Any]]):
     """Columns of a state that note which of them are asked for."""
 
     def __missing__(self, name: str) -> ColumnElement[Any]:
-        self[name] = found = column(name)
+        self[name] = found = column(name, Integer)
         return found
 
     __getattr__ = dict.__getitem__
@@ -222,6 +222,7 @@ def cuts_from_json(stored: Mapping[str, Any]) -> dict[str, Cuts]:
 def _misfits(expression: lang.Expression, metrics: Mapping[str, Metric], currency: str) -> Iterator[str]:
     """Comparisons of a metric with a value that it can never be."""
     for leaf in lang.leaves(expression):
+        values: tuple[lang.Value, ...]
         match leaf:
             case lang.Compare(name, op, value):
                 values, ordered = (value,), op not in ("=", "!=")
@@ -238,7 +239,6 @@ def _misfits(expression: lang.Expression, metrics: Mapping[str, Metric], currenc
 
 
 def _misfit(name: str, metric: Metric, value: lang.Value, ordered: bool, is_attribute: bool) -> str | None:
-    number = isinstance(value, int | Decimal) and not isinstance(value, bool)
     shown = lang.to_text(lang.Compare(name, "=", value)).removeprefix(f"{name} = ")
     if isinstance(metric, Word):
         if ordered:
@@ -247,11 +247,19 @@ def _misfit(name: str, metric: Metric, value: lang.Value, ordered: bool, is_attr
             return f"{name} is a word, {shown} is none; write it in quotes if it is meant"
         return None
     if isinstance(metric, When):
-        return None if isinstance(value, datetime) else f"{name} is an instant; compare it with a date, like 2026-01-01"
-    if not number:
+        return (
+            None
+            if isinstance(value, datetime)
+            else f"{name} is an instant; compare it with a date, like 2026-01-01"
+        )
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return f"{name} is a number, {shown} is none"
-    if isinstance(metric, Share | Gap | Real) and (abs(value) > 10**9 or Decimal(value) != round(Decimal(value), 4)):
-        return f"{name} is compared with at most four digits after the point and at most a billion, not with {shown}"
+    if isinstance(metric, Share | Gap | Real) and (
+        abs(value) > 10**9 or Decimal(value) != round(Decimal(value), 4)
+    ):
+        return (
+            f"{name} is compared with at most four digits after the point and at most a billion, not with {shown}"
+        )
     return None
 
 
@@ -281,4 +289,3 @@ def _rough(rules: Mapping[str, SegmentRule]) -> Iterator[str]:
         rhythm = getattr(rule, "rhythm", None)
         if isinstance(rhythm, Decimal) and rhythm != round(rhythm, 2):
             yield f"{_FILE}: segments.{segment}.rhythm {rhythm}: at most two digits after the point"
-

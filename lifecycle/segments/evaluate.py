@@ -1,8 +1,8 @@
 """Row expressions of SQLAlchemy Core over arrays, so that what the database computes for one build is the same
 definition that a backfill computes for every day of a year.
 
-Only what definitions are made of is understood: columns, values, comparisons, and/or/not, sums, products, case, in.
-A comparison with something unknown is never reached unguarded: see lifecycle.segments.vocabulary.
+Only what definitions are made of is understood: columns, values, comparisons, and/or/not, sums, products, case,
+in. A comparison with something unknown is never reached unguarded: see lifecycle.segments.vocabulary.
 """
 
 from __future__ import annotations
@@ -90,20 +90,21 @@ def _binary(node: Any, value: Callable[[Any], Any], customers_in: Lookup) -> Any
         unknown = _unknown(left)
         return unknown if node.operator is operators.is_ else np.logical_not(unknown)
     if node.operator in (operators.in_op, operators.not_in_op):
-        among = node.right.value if isinstance(node.right, elements.BindParameter) else customers_in(node.right)
+        right: Any = node.right
+        among = right.value if isinstance(right, elements.BindParameter) else customers_in(right)
         return np.isin(left, among, invert=node.operator is operators.not_in_op)
     return _COMPUTED[node.operator](left, value(node.right))
 
 
 def _unknown(values: NDArray[Any]) -> NDArray[np.bool_]:
     if values.dtype == object:
-        return np.equal(values, None)
+        return values == np.array(None, dtype=object)
     return np.isnan(values) if values.dtype.kind == "f" else values == NULL
 
 
 def _case(node: Any, value: Callable[[Any], Any]) -> Any:
     """The first that holds; with a value, `case code when …`, whose whens are all of one kind."""
-    otherwise = None if node.else_ is None else value(node.else_)
+    otherwise: Any = None if node.else_ is None else value(node.else_)
     conditions, results = zip(*((when, value(then)) for when, then in node.whens), strict=True)
     if node.value is not None:
         subject = value(node.value)

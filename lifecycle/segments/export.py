@@ -62,7 +62,9 @@ def _frame(
 ) -> pd.DataFrame:
     columns = dict(found.columns)
     columns["recency_days"] = (microseconds(found.as_of) - columns["last_order_at"]) // DAY_US
-    columns["shop_customer_ids"] = np.array([known_as.get(who, "") for who in columns["customer_id"].tolist()], object)
+    columns["shop_customer_ids"] = np.array(
+        [known_as.get(who, "") for who in columns["customer_id"].tolist()], object
+    )
     columns["segments"] = _joined(found)
     columns["currency"] = np.full(len(columns["customer_id"]), definitions.currency, dtype=object)
     names = list(COLUMNS)
@@ -116,7 +118,7 @@ def _shop_customer_ids(connection: Connection) -> Mapping[int, str]:
 
 
 def _as_texts(frame: pd.DataFrame) -> pd.DataFrame:
-    instants = [name for name in frame if isinstance(frame[name].dtype, pd.DatetimeTZDtype)]
+    instants = [str(name) for name in frame if isinstance(frame[name].dtype, pd.DatetimeTZDtype)]
     return frame.assign(**{name: frame[name].map(_as_text, na_action="ignore") for name in instants})
 
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     FromClause,
     Select,
@@ -40,7 +41,7 @@ from lifecycle.segments.moments import Moment
 from lifecycle.settings.segments import CountedOrders
 
 YEAR_DAYS = 365
-GIVEN_BACK = bindparam("given_back", ("returned", "refunded"), expanding=True, literal_execute=True)
+GIVEN_BACK: BindParameter[Any] = bindparam("given_back", ("returned", "refunded"), expanding=True, literal_execute=True)
 """Written out in the statement, because only then SQLite sees that the index of such orders will do."""
 
 
@@ -142,7 +143,9 @@ def _totals(sources: Sources, moment: Moment) -> dict[str, ColumnElement[Any]]:
 def _bought(sources: Sources, moment: Moment, totals: Mapping[str, ColumnElement[Any]]) -> Select:
     """Per customer: the totals of the counted orders."""
     whose = moment.whose(sources.orders.c.customer_id)
-    query = select(whose.label("customer_id"), *moment.keys, *(total.label(name) for name, total in totals.items()))
+    query = select(
+        whose.label("customer_id"), *moment.keys, *(total.label(name) for name, total in totals.items())
+    )
     query = moment.on(query.select_from(sources.orders), sources.orders.c.customer_id)
     query = query.where(*counted_orders(sources, sources.orders, moment.now))
     return query.group_by(whose, *moment.keys)
@@ -179,22 +182,24 @@ def _newest(
     column: str,
     when: Callable[[Any, Any], ColumnElement[bool]],
 ) -> ColumnElement[Any]:
-    """The last value of a column of those of a customer's counted orders that were placed when the newest was (eq),
-    or before it (lt)."""
+    """The last value of a column of those of a customer's counted orders that were placed when the newest was
+    (eq), or before it (lt)."""
     orders = sources.orders.alias("newest")
     now = bought.c.as_of if moment.keys else moment.now
     whose = _OfOneCustomer(orders.c.customer_id) if when is operator.lt else orders.c.customer_id
     query = select(func.max(orders.c[column])).where(
         whose == bought.c.customer_id,
         when(orders.c.ordered_at, bought.c.last_order_at),
-        *counted_orders(sources, orders, now, placed=False),  # `when` says so already, and an index serves only one
+        *counted_orders(
+            sources, orders, now, placed=False
+        ),  # `when` says so already, and an index serves only one
     )
     return query.correlate(bought).scalar_subquery()
 
 
 def _given_back(sources: Sources, moment: Moment) -> Select:
-    """Per customer: returns booked as orders, and orders that were paid back in full and so count no more. Positive
-    amounts; only returns lower the spend, the others are in it no longer."""
+    """Per customer: returns booked as orders, and orders that were paid back in full and so count no more.
+    Positive amounts; only returns lower the spend, the others are in it no longer."""
     orders, counting = sources.orders.c, sources.counting
     whose = moment.whose(orders.customer_id)
     total, _, _ = _amounts(sources)
@@ -241,7 +246,9 @@ def _still_counts(sources: Sources, orders: FromClause, now: ColumnElement[datet
     if sources.counting.refunds == "ignore" or "refunded" in sources.counting.statuses:
         return true()
     refunds = sources.refunds.alias("still")
-    later = select(refunds.c.order_key).where(refunds.c.order_key == orders.c.order_key, refunds.c.refunded_at > now)
+    later = select(refunds.c.order_key).where(
+        refunds.c.order_key == orders.c.order_key, refunds.c.refunded_at > now
+    )
     return later.correlate_except(refunds).exists()
 
 
@@ -301,7 +308,7 @@ def _seen(
 ) -> list[ColumnElement[bool]]:
     """Orders of known customers that had been placed, in the currency that counts."""
     counting = sources.counting
-    conditions = [orders.c.customer_id.is_not(None)]
+    conditions: list[ColumnElement[bool]] = [orders.c.customer_id.is_not(None)]
     if placed:
         conditions.append(orders.c.ordered_at <= now)
     if sources.landed_by is not None:

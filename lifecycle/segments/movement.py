@@ -67,7 +67,8 @@ def reasons(found: pd.DataFrame) -> list[dict[str, Any]]:
     """How many moved for which reason, most first: segment, moved, why, customers."""
     counted = found.groupby(["segment", "moved", "why"], sort=False)["customer_id"].nunique().reset_index()
     ordered = counted.sort_values(["customer_id", "segment", "moved", "why"], ascending=[False, True, True, True])
-    return ordered.rename(columns={"customer_id": "customers"}).to_dict("records")
+    named = ordered.rename(columns={"customer_id": "customers"})
+    return [{str(name): value for name, value in row.items()} for row in named.to_dict("records")]
 
 
 def _builds(
@@ -87,7 +88,9 @@ def _builds(
 
 
 def _build_at(connection: Connection, as_of: datetime) -> _Build:
-    newest = select(segment_runs).where(segment_runs.c.as_of <= as_of).order_by(segment_runs.c.as_of.desc()).limit(1)
+    newest = (
+        select(segment_runs).where(segment_runs.c.as_of <= as_of).order_by(segment_runs.c.as_of.desc()).limit(1)
+    )
     found = connection.execute(newest).one_or_none()
     if found is None:
         raise TernError(f"no segments were built until {as_of:%Y-%m-%d %H:%M} UTC; run: tern segment")
@@ -228,4 +231,3 @@ def shown(metric: Metric, columns: Arrays, place: int, as_of: datetime) -> str:
             return f"{values[0] / 10**digits:,.4g}"
         case _:
             return str(values[0])
-

@@ -143,7 +143,9 @@ class Rules:
     def _beyond_rhythm(self, times: Decimal) -> Condition:
         """Quiet for longer than so many of the customer's own mean gaps, in whole seconds."""
         c, exact = self._c, Fraction(times)
-        gaps = case((c.frequency >= 2, (c.frequency - 1) * literal(_SECOND_US, Big)), else_=literal(_SECOND_US, Big))
+        gaps = case(
+            (c.frequency >= 2, (c.frequency - 1) * literal(_SECOND_US, Big)), else_=literal(_SECOND_US, Big)
+        )
         seconds = quotient(elapsed(c.first_order_at, c.last_order_at), gaps)
         allowed = quotient(seconds * literal(exact.numerator, Big), literal(exact.denominator, Big))
         quiet = elapsed(c.last_order_at, literal(self._as_of, Instant()))
@@ -190,7 +192,9 @@ class Rules:
             case lang.HasTag(tag):
                 return self._note(lang.to_text(expression), self._c.customer_id.in_(self._tagged(tag)))
             case lang.Bought(kind, values, days):
-                return self._note(lang.to_text(expression), self._c.customer_id.in_(self._buyers(kind, values, days)))
+                return self._note(
+                    lang.to_text(expression), self._c.customer_id.in_(self._buyers(kind, values, days))
+                )
 
     def _tagged(self, tag: str) -> Any:
         tags, now = schema.tags.c, literal(self._as_of, Instant())

@@ -30,7 +30,7 @@ def scorable(known: Mapping[str, Metric]) -> dict[str, Metric]:
 
 def reached(metric: Metric, c: Columns, cuts: Cuts, as_of: datetime) -> Reached:
     """For each cut point, whether a customer's value is at it or above."""
-    found = []
+    found: Reached = []
     for cut in cuts:
         if cut.value is None:
             found.append(false())
@@ -93,4 +93,4 @@ def score_values(metric: Metric, frame: Columns, as_of: datetime) -> Values:
 
 
 def _whole_units(metric: Metric, value: int) -> Fraction:
-    return Fraction(value, 10 ** metric.digits) if isinstance(metric, Whole | Share) else Fraction(value)
+    return Fraction(value, 10**metric.digits) if isinstance(metric, Whole | Share) else Fraction(value)

@@ -118,4 +118,3 @@ def predictions(
     if not definitions.uses_predictions or predict is None:
         return {}
     return predict(connection, as_of, ids)
-

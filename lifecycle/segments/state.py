@@ -42,8 +42,8 @@ from lifecycle.segments.metrics import window_columns
 Arrays = Mapping[str, NDArray[Any]]
 """Columns by name, all of one length. Instants are microseconds since 1970."""
 Compute = Callable[[Select[Any]], dict[str, NDArray[Any]]]
-"""Runs a query of metrics where the orders are and gives its result as arrays: the database itself, or an engine of
-lifecycle.segments.engines."""
+"""Runs a query of metrics where the orders are and gives its result as arrays: the database itself, or an engine
+of lifecycle.segments.engines."""
 NULL = int(np.iinfo(np.int64).min)
 """What stands for an unknown whole number or instant in an array; an unknown text is None, an unknown real nan."""
 
@@ -122,7 +122,9 @@ def stored_scorable(definitions: Definitions) -> NamedColumns:
     """What scores may ask for, in terms of the rows of `customer_metrics` alone."""
     columns = NamedColumns({each.name: each for each in customer_metrics.c})
     for days in definitions.windows_used:
-        same = and_(customer_windows.c.days == days, customer_windows.c.customer_id == customer_metrics.c.customer_id)
+        same = and_(
+            customer_windows.c.days == days, customer_windows.c.customer_id == customer_metrics.c.customer_id
+        )
         values = (customer_windows.c.orders, customer_windows.c.spend_minor)
         for name, value in zip(window_columns(days), values, strict=True):
             columns[name] = func.coalesce(select(value).where(same).scalar_subquery(), 0)
@@ -150,7 +152,9 @@ def arrays(connection: Connection, query: Select[Any]) -> dict[str, NDArray[Any]
     for batch in result.partitions(_BATCH):
         for (name, collected), values in zip(parts.items(), zip(*batch, strict=True), strict=True):
             collected.append(np.array(values, dtype=kinds[name]))
-    return {name: np.concatenate(each) if each else np.array([], dtype=kinds[name]) for name, each in parts.items()}
+    return {
+        name: np.concatenate(each) if each else np.array([], dtype=kinds[name]) for name, each in parts.items()
+    }
 
 
 def _whole_numbers(connection: Connection, columns: Mapping[str, ColumnElement[int]]) -> dict[str, NDArray[Any]]:
@@ -158,7 +162,8 @@ def _whole_numbers(connection: Connection, columns: Mapping[str, ColumnElement[i
     texts = [func.aggregate_strings(cast(each, Text), ",") for each in columns.values()]
     (found,) = connection.execute(select(*texts))
     return {
-        name: np.fromstring(numbers or "", dtype=np.int64, sep=",") for name, numbers in zip(columns, found, strict=True)
+        name: np.fromstring(numbers or "", dtype=np.int64, sep=",")
+        for name, numbers in zip(columns, found, strict=True)
     }
 
 
@@ -173,4 +178,3 @@ def _array_type(kind: TypeEngine[Any]) -> Any:
     if isinstance(kind, Text):
         return object
     return np.float64 if isinstance(kind, type(Real)) else np.int64
-

@@ -1,7 +1,8 @@
 """Everybody as arrays, day after day: who is in which segment, and since when.
 
 Day by day the database computes the metrics of those for whom something began or ceased to count; the cut points
-move; and whoever a change or a moved cut-off can have moved is placed again, by the same definitions as in a build.
+move; and whoever a change or a moved cut-off can have moved is placed again, by the same definitions as in a
+build.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Day:
 
 @dataclass
 class Spans:
-    """Memberships that are over, part by part: number of the segment, customer_id, from and to, in microseconds."""
+    """Memberships that are over, part by part: number of the segment, customer_id, from and to in microseconds."""
 
     parts: list[NDArray[np.int64]] = field(default_factory=list)
 
@@ -71,8 +72,8 @@ class Taken(dict[str, NDArray[Any]]):
 
 
 class Sweep:
-    """`begin` at a day, then `go_on` over those that follow. A place of the arrays is a customer, whether or not they
-    have an order yet."""
+    """`begin` at a day, then `go_on` over those that follow. A place of the arrays is a customer, whether or not
+    they have an order yet."""
 
     def __init__(self, connection: Connection, definitions: Definitions, predict: Predict | None = None) -> None:
         self.spans = Spans()
@@ -86,7 +87,9 @@ class Sweep:
     def begin(self, as_of: datetime, until: datetime) -> Day:
         """Everybody as of a day. `until`: the last day that will be asked for."""
         connection, definitions = self._connection, self._definitions
-        placed = select(orders.c.customer_id).where(orders.c.customer_id.is_not(None), orders.c.ordered_at <= until)
+        placed = select(orders.c.customer_id).where(
+            orders.c.customer_id.is_not(None), orders.c.ordered_at <= until
+        )
         self._ids = arrays(connection, placed.distinct().order_by(orders.c.customer_id))["customer_id"]
         found = take_snapshot(connection, definitions, as_of, predict=self._predict, wanted=self._asked)
         here = np.searchsorted(self._ids, found.columns["customer_id"])
@@ -108,7 +111,9 @@ class Sweep:
         self._fill_points(days)
         asked = arrays(self._connection, select(points.c.customer_id, _us(points.c.as_of).label("as_of")))
         found = metrics(self._definitions.sources, AtPoints(), self._asked).subquery("found")
-        rows = arrays(self._connection, select(*(each for each in found.c if each.name != "as_of"), _us(found.c.as_of)))
+        rows = arrays(
+            self._connection, select(*(each for each in found.c if each.name != "as_of"), _us(found.c.as_of))
+        )
         for day in days:
             at = microseconds(day)
             of_day = asked["as_of"] == at
@@ -117,7 +122,9 @@ class Sweep:
     def still_open(self) -> NDArray[np.int64]:
         """Memberships that go on: number of the segment, customer_id, since when."""
         inside = self._cell != _NONE
-        parts = [np.stack([self._cell[inside].astype(np.int64), self._ids[inside], self._cell_since[inside]], axis=1)]
+        parts = [
+            np.stack([self._cell[inside].astype(np.int64), self._ids[inside], self._cell_since[inside]], axis=1)
+        ]
         for name, held in self._held.items():
             segment = np.full(int(held.sum()), self._rules[name])
             parts.append(np.stack([segment, self._ids[held], self._held_since[name][held]], axis=1))
@@ -226,4 +233,3 @@ class Sweep:
 
 def _us(instant: Any) -> Any:
     return elapsed(EPOCH, instant).label("as_of")
-

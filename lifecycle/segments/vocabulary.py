@@ -125,7 +125,7 @@ class Share(Metric):
 
 @dataclass(frozen=True)
 class Gap(Metric):
-    """Mean days from one order to the next, to the microsecond: from the first to the last, over one order less."""
+    """Mean days from one order to the next, to the microsecond: from first to last, over one order less."""
 
     def known(self, c: Columns) -> ColumnElement[bool]:
         return c.frequency >= 2
@@ -163,8 +163,10 @@ class Word(Metric):
 
     def compare(self, c: Columns, op: str, bound: Bound, as_of: datetime) -> ColumnElement[bool]:
         same = c[self.columns[0]] == str(bound)
-        return and_(self.known(c), same if op == "=" else not_(same)) if self.nullable else (
-            same if op == "=" else not_(same)
+        return (
+            and_(self.known(c), same if op == "=" else not_(same))
+            if self.nullable
+            else (same if op == "=" else not_(same))
         )
 
 

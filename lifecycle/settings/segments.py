@@ -153,7 +153,9 @@ class Recipe(Section):
         wanted, given = score.by == "thresholds", score.thresholds
         if wanted != bool(given):
             way_out = "add thresholds" if wanted else "write by: thresholds, or leave the thresholds out"
-            raise ValueError(f"{name} is scored by {score.by} and has {'no ' if wanted else ''}thresholds; {way_out}")
+            raise ValueError(
+                f"{name} is scored by {score.by} and has {'no ' if wanted else ''}thresholds; {way_out}"
+            )
         if given and (list(given) != sorted(set(given)) or len(given) > 8):
             raise ValueError(f"thresholds of {name} must go up, each once, eight at the most")
 
@@ -172,10 +174,14 @@ class Recipe(Section):
             shown = ", ".join(f"{letter}={score}" for letter, score in zip(letters, scores, strict=True))
             found = [cell.name for cell in self.map if cell.holds(scores)]
             if not found and self.otherwise is None:
-                way_out = "add a cell" if self.match == "one" else "add a cell, or name the rest: otherwise: others"
+                way_out = (
+                    "add a cell" if self.match == "one" else "add a cell, or name the rest: otherwise: others"
+                )
                 raise ValueError(f"no cell covers {shown}; {way_out}")
             if self.match == "one" and len(found) > 1:
-                raise ValueError(f"{shown} is in both {found[0]} and {found[1]}; take it out of one, or match: first")
+                raise ValueError(
+                    f"{shown} is in both {found[0]} and {found[1]}; take it out of one, or match: first"
+                )
             used.update(found)
         for cell in self.map:
             if cell.name not in used:

@@ -76,7 +76,9 @@ def happenings(draw: st.DrawFn) -> Happening:
 
 def _order() -> st.SearchStrategy[Happening]:
     return st.builds(
-        lambda who, at, total, status, shop, sku: lambda engine: _add_order(engine, who, at, total, status, shop, sku),
+        lambda who, at, total, status, shop, sku: (
+            lambda engine: _add_order(engine, who, at, total, status, shop, sku)
+        ),
         st.sampled_from([None, *PEOPLE]),
         instants(),
         st.sampled_from([0, 1, 2_500, 2_500, 9_900, 50_000]),
@@ -100,8 +102,10 @@ def _add_order(
 def _restate() -> st.SearchStrategy[Happening]:
     """A shop corrects an order: cancelled, paid after all, paid back in full, moved to another day."""
     return st.builds(
-        lambda key, status, at: lambda engine: _run(
-            engine, update(orders).where(orders.c.order_key == key).values(status=status, ordered_at=at)
+        lambda key, status, at: (
+            lambda engine: _run(
+                engine, update(orders).where(orders.c.order_key == key).values(status=status, ordered_at=at)
+            )
         ),
         st.integers(1, 12),
         st.sampled_from(["paid", "cancelled", "open"]),
@@ -127,9 +131,7 @@ def _give_back(engine: Engine, key: int, at: datetime, whole: bool) -> None:
         connection.execute(
             update(orders)
             .where(orders.c.order_key == key)
-            .values(
-                refunded_minor=amount, refunded_base_minor=amount, status="refunded" if whole else "paid"
-            )
+            .values(refunded_minor=amount, refunded_base_minor=amount, status="refunded" if whole else "paid")
         )
         row = {"order_key": key, "refund_id": "1", "refunded_at": at}
         connection.execute(insert(refunds).values(**row, amount_minor=amount, amount_base_minor=amount))
@@ -137,8 +139,10 @@ def _give_back(engine: Engine, key: int, at: datetime, whole: bool) -> None:
 
 def _merge() -> st.SearchStrategy[Happening]:
     return st.builds(
-        lambda one, other: lambda engine: _run(
-            engine, update(orders).where(orders.c.customer_id == one).values(customer_id=other)
+        lambda one, other: (
+            lambda engine: _run(
+                engine, update(orders).where(orders.c.customer_id == one).values(customer_id=other)
+            )
         ),
         people(),
         people(),
@@ -164,9 +168,11 @@ def _put_tag(engine: Engine, who: int, at: datetime, days: int | None) -> None:
 
 def _profile() -> st.SearchStrategy[Happening]:
     return st.builds(
-        lambda who, country, club: lambda engine: _run(
-            engine,
-            update(customers).where(customers.c.customer_id == who).values(country=country, attributes=club),
+        lambda who, country, club: (
+            lambda engine: _run(
+                engine,
+                update(customers).where(customers.c.customer_id == who).values(country=country, attributes=club),
+            )
         ),
         people(),
         st.sampled_from([None, "FR", "DE", "US"]),

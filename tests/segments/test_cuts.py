@@ -95,9 +95,7 @@ def test_percentile_bins_of_the_observed_range_are_cut_of_the_percentile_rank(va
         assert found == list(pd.cut(percentile, n, labels=False) + 1)
 
 
-@pytest.mark.parametrize(
-    ("closed", "wanted"), [("left", [1, 2, 2, 3, 3]), ("right", [1, 1, 2, 2, 3])]
-)
+@pytest.mark.parametrize(("closed", "wanted"), [("left", [1, 2, 2, 3, 3]), ("right", [1, 1, 2, 2, 3])])
 def test_thresholds_belong_to_the_side_that_is_said(closed: str, wanted: list[int]) -> None:
     score = Score(by="thresholds", thresholds=(Decimal(30), Decimal(90)), scores=3, closed=closed)  # type: ignore[arg-type]
     assert scored(score, [29, 30, 31, 90, 91]) == wanted
@@ -120,7 +118,10 @@ def test_quantiles_that_collapse_leave_the_scores_between_empty() -> None:
 @pytest.mark.parametrize("by", ["rank_shares", "rank_quantiles", "value_quantiles", "percentile_bins"])
 def test_one_customer_and_none(by: str) -> None:
     score = Score(by=by, scores=5)  # type: ignore[arg-type]
-    assert cut_points(score, np.array([], dtype=np.int64), np.array([], dtype=np.int64), reverse=False) == (Cut(None),) * 4
+    assert (
+        cut_points(score, np.array([], dtype=np.int64), np.array([], dtype=np.int64), reverse=False)
+        == (Cut(None),) * 4
+    )
     (alone,) = scored(score, [7])
     assert alone == {"rank_shares": 1, "rank_quantiles": 1, "value_quantiles": 5, "percentile_bins": 5}[by]
 

@@ -38,8 +38,9 @@ COUNTS = {  # of the two years, net of returns; each confirmed below, customer b
         "promising": 169,
     },
     "eleven_cells": {
-        "about_to_sleep": 293, "at_risk": 516, "cant_lose": 99, "champions": 1146, "hibernating": 1033, "lost": 671,
-        "loyal_customers": 660, "need_attention": 344, "new_customers": 342, "potential_loyalists": 606,
+        "about_to_sleep": 293, "at_risk": 516, "cant_lose": 99, "champions": 1146, "hibernating": 1033,
+        "lost": 671, "loyal_customers": 660, "need_attention": 344, "new_customers": 342,
+        "potential_loyalists": 606,
         "promising": 168,
     },
     "first_match": {
@@ -70,9 +71,7 @@ def test_rfm_of_online_retail_ii(engine: Engine, config: Config, invoices: pd.Da
     assert cells.to_dict() == COUNTS[recipe]
 
 
-def _pandas_rfm(
-    config: Config, recipe: str, invoices: pd.DataFrame, cancelled: pd.Series
-) -> pd.DataFrame:
+def _pandas_rfm(config: Config, recipe: str, invoices: pd.DataFrame, cancelled: pd.Series) -> pd.DataFrame:
     bought = invoices[~cancelled & (invoices["total"] > 0)]
     by_customer = bought.groupby("customer")
     rfm = pd.DataFrame(

@@ -37,8 +37,8 @@ RECIPE: dict[str, Any] = {
         {"name": "lost", "r": [1, 1], "f": [1, 5], "m": [1, 5]},
     ],
 }
-"""R package rfm 0.3, reference page of rfm_segment_summary: its intervals, the first that fits counts; its bins are
-[low, high) of quantiles to each of which it adds 1."""
+"""R package rfm 0.3, reference page of rfm_segment_summary: its intervals, the first that fits counts; its bins
+are [low, high) of quantiles to each of which it adds 1."""
 PUBLISHED = {  # customers, orders, revenue: the table of that page
     "about_to_sleep": (102, 283, 23449),
     "at_risk": (28, 216, 22227),
@@ -74,7 +74,9 @@ def rfm_data(engine: Engine, shared: Path) -> list[str]:
     add_customers(engine, numbers.values())
     dated = orders["order_date"].dt.tz_localize("UTC")
     rows = zip(orders["customer_id"], dated, orders["revenue"], strict=True)
-    add_orders(engine, [Order(numbers[name], at.to_pydatetime(), 100 * int(revenue)) for name, at, revenue in rows])
+    add_orders(
+        engine, [Order(numbers[name], at.to_pydatetime(), 100 * int(revenue)) for name, at, revenue in rows]
+    )
     return names
 
 

@@ -18,8 +18,9 @@ from lifecycle.settings import Config
 
 
 def predictor(config: Config) -> Predict:
-    """alive and expected_orders (float64, nan: unknown), expected_spend_minor and next_order_at (int64, microseconds
-    since 1970), one place for each of the customers asked for. All unknown where nothing could be fitted by then."""
+    """alive and expected_orders (float64, nan: unknown), expected_spend_minor and next_order_at (int64,
+    microseconds since 1970), one place for each of the customers asked for. All unknown where nothing could be
+    fitted by then."""
 
     def columns(connection: Connection, as_of: datetime, ids: NDArray[np.int64]) -> Arrays:
         frame = _predicted(connection, config, as_of).set_index("customer_id").reindex(ids)

@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 _BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_REAL = sa.Double().with_variant(sa.REAL(), "sqlite")
+_REAL: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 _BOOKINGS = (
     "customer_id", "ordered_at", "order_key", "status", "total_minor", "total_base_minor",
     "refunded_base_minor", "line_count", "shop",
@@ -140,7 +140,9 @@ _WATCHED = (
 _SILENT = {("customers", "insert"), ("customers", "delete"), ("messages", "insert")}
 
 
-def _watch_in_sqlite(table, event, _key, whose, columns):
+def _watch_in_sqlite(
+    table: str, event: str, _key: tuple[str, ...], whose: str, columns: tuple[str, ...]
+) -> None:
     """A later batch_alter_table on a watched table drops its triggers with the old table: make them again."""
     statements = []
     for row in {"insert": ("new",), "update": ("old", "new"), "delete": ("old",)}[event]:
@@ -150,7 +152,9 @@ def _watch_in_sqlite(table, event, _key, whose, columns):
     op.execute(f"create trigger changed_by_{table}_{event} after {event}{of} on {table} begin {' '.join(statements)} end")
 
 
-def _watch_in_postgresql(table, event, key, whose, columns):
+def _watch_in_postgresql(
+    table: str, event: str, key: tuple[str, ...], whose: str, columns: tuple[str, ...]
+) -> None:
     """Once per statement, whatever the number of rows."""
     name = f"changed_by_{table}_{event}"
     log = "insert into changed_customers (customer_id) select distinct who from ({rows}) found where who is not null;"
