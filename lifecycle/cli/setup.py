@@ -11,6 +11,7 @@ from lifecycle.cli.common import console
 from lifecycle.db.engine import migrate
 from lifecycle.errors import ConfigError
 from lifecycle.messages.templates import check_templates
+from lifecycle.segments.definitions import define
 from lifecycle.settings import load_config, load_environment
 
 
@@ -40,6 +41,7 @@ def check() -> None:
     """
     environment = load_environment()
     config = load_config(environment.config_dir)
+    define(config)
     if problems := check_templates(config, environment.templates_dir):
         raise ConfigError("\n".join(problems))
     console.print(

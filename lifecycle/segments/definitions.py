@@ -235,7 +235,8 @@ def _misfits(expression: lang.Expression, metrics: Mapping[str, Metric], currenc
         is_attribute = name.startswith("attributes.")
         metric = Word((name,)) if is_attribute else metrics.get(name)
         if metric is not None:
-            yield from (each for value in values if (each := _misfit(name, metric, value, ordered, is_attribute)))
+            found = (_misfit(name, metric, value, ordered, is_attribute) for value in values)
+            yield from dict.fromkeys(filter(None, found))
 
 
 def _misfit(name: str, metric: Metric, value: lang.Value, ordered: bool, is_attribute: bool) -> str | None:
@@ -255,7 +256,7 @@ def _misfit(name: str, metric: Metric, value: lang.Value, ordered: bool, is_attr
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return f"{name} is a number, {shown} is none"
     if isinstance(metric, Share | Gap | Real) and (
-        abs(value) > 10**9 or Decimal(value) != round(Decimal(value), 4)
+        abs(Decimal(value)) > 10**9 or Decimal(value) != round(Decimal(value), 4)
     ):
         return (
             f"{name} is compared with at most four digits after the point and at most a billion, not with {shown}"

@@ -91,7 +91,7 @@ def _binary(node: Any, value: Callable[[Any], Any], customers_in: Lookup) -> Any
         return unknown if node.operator is operators.is_ else np.logical_not(unknown)
     if node.operator in (operators.in_op, operators.not_in_op):
         right: Any = node.right
-        among = right.value if isinstance(right, elements.BindParameter) else customers_in(right)
+        among: Any = right.value if isinstance(right, elements.BindParameter) else customers_in(right)
         return np.isin(left, among, invert=node.operator is operators.not_in_op)
     return _COMPUTED[node.operator](left, value(node.right))
 

@@ -41,7 +41,9 @@ from lifecycle.segments.moments import Moment
 from lifecycle.settings.segments import CountedOrders
 
 YEAR_DAYS = 365
-GIVEN_BACK: BindParameter[Any] = bindparam("given_back", ("returned", "refunded"), expanding=True, literal_execute=True)
+GIVEN_BACK: BindParameter[Any] = bindparam(
+    "given_back", ("returned", "refunded"), expanding=True, literal_execute=True
+)
 """Written out in the statement, because only then SQLite sees that the index of such orders will do."""
 
 

@@ -166,6 +166,12 @@ class Recipe(Section):
         for cell in self.map:
             if cell.m is not None and "m" not in self.scored:
                 raise ValueError(f"{cell.name} asks for m, but monetary is off")
+            for letter, score in self.scored.items():
+                given: Range | None = getattr(cell, letter)
+                if given is not None and not 1 <= given[0] <= given[1] <= (score.scores or 0):
+                    raise ValueError(
+                        f"{cell.name}: {letter} is {given[0]} to {given[1]}, outside the scores 1 to {score.scores}"
+                    )
             for pattern in cell.patterns:
                 if len(_PLACE.findall(pattern)) != len(self.scored):
                     raise ValueError(f'pattern "{pattern}" of {cell.name} needs {len(letters)} places: {letters}')

@@ -70,19 +70,6 @@ def test_negative_limit(folder: Path) -> None:
     assert 'caps[email_2_per_7_days].limit "-1"' in problem(folder)
 
 
-@pytest.mark.parametrize(
-    ("cell", "told"),
-    [
-        ({"r": [5, 5], "f": [3, 5]}, "r=5, f=3 is in both champions and potential_loyalists"),
-        ({"r": [5, 5], "f": [5, 5]}, "no cell covers r=5, f=4"),
-        ({"r": [5, 6], "f": [4, 5]}, "r=6, f=4 is outside the scores 1 to 5"),
-    ],
-)
-def test_rfm_cells_with_a_gap_or_an_overlap(folder: Path, cell: dict[str, Any], told: str) -> None:
-    edit(folder, "segments.yaml", lambda c: c["rfm"]["cells"][0].update(cell))
-    assert told in problem(folder)
-
-
 def test_unknown_zone_currency_and_shop(folder: Path) -> None:
     edit(folder, "campaigns.yaml", lambda c: c.update(timezone="Europe/Pari"))
     edit(folder, "shops.yaml", lambda c: c.update(base_currency="EURO"))
