@@ -64,6 +64,8 @@ def migrate(url: str) -> tuple[str | None, str]:
         with engine.connect() as connection:
             before = MigrationContext.configure(connection).get_current_revision()
             connection.rollback()
+            if engine.dialect.name == "sqlite":  # else a table that triggers of others name cannot be rebuilt
+                connection.exec_driver_sql("pragma legacy_alter_table = on")
             configuration = _alembic()
             configuration.attributes["connection"] = connection
             command.upgrade(configuration, "head")

@@ -41,6 +41,7 @@ def _checks(connection: Connection, data_dir: Path, now: datetime) -> Iterator[t
     """(invariant, what is claimed, what breaks it)."""
     twice, lost, limits = "1 nobody twice", "2 nothing lost", "3 limits kept"
     sums, pulls, consent = "4 sums agree", "5 pulls repeatable", "8 consent respected"
+    members = "6 members exact"
     yield (
         twice,
         "no two messages are for the same campaign, date, customer and channel",
@@ -77,6 +78,8 @@ def _checks(connection: Connection, data_dir: Path, now: datetime) -> Iterator[t
     stored = "every landed page is stored as it came" + (f" ({elsewhere:,} not on this host)" if elsewhere else "")
     yield pulls, stored, proofs.page_changed(connection, data_dir)
     yield pulls, "no bookmark is ahead of the clock", proofs.bookmark_ahead(connection, now)
+    yield members, "nobody is in a segment twice at a time", proofs.member_twice(connection)
+    yield members, "the newest build's sizes are those of its spans", proofs.members_miscounted(connection)
     yield (
         consent,
         "no marketing was sent after consent had been withdrawn",

@@ -22,6 +22,8 @@ from lifecycle.db.schema import (
     messages,
     plans,
     pull_bookmarks,
+    segment_members,
+    segment_runs,
     suppressions,
     verdicts,
 )
@@ -267,6 +269,33 @@ def _is_held(row: Row[Any], now: datetime) -> bool:
 
 def _same_person() -> ColumnElement[bool]:
     return and_(messages.c.plan_id == verdicts.c.plan_id, messages.c.customer_id == verdicts.c.customer_id)
+
+
+def member_twice(connection: Connection) -> Iterator[str]:
+    """Spans of one membership that overlap, or end before they begin."""
+    first, second = segment_members.c, segment_members.alias("second")
+    overlaps = and_(
+        second.c.segment == first.segment,
+        second.c.customer_id == first.customer_id,
+        second.c.valid_from > first.valid_from,
+        or_(first.valid_to.is_(None), second.c.valid_from < first.valid_to),
+    )
+    query = select(first.segment, first.customer_id).where(
+        or_(first.valid_to <= first.valid_from, exists().where(overlaps))
+    )
+    for segment, customer_id in connection.execute(query.order_by(first.segment, first.customer_id)):
+        yield f"customer {customer_id} in {segment}"
+
+
+def members_miscounted(connection: Connection) -> Iterator[str]:
+    """Segments of the newest build whose spans are more or fewer than it counted."""
+    newest = select(segment_runs.c.counts).order_by(segment_runs.c.as_of.desc()).limit(1)
+    counts = connection.execute(newest).scalar() or {}
+    members = select(segment_members.c.segment, func.count()).where(segment_members.c.valid_to.is_(None))
+    found = {segment: n for segment, n in connection.execute(members.group_by(segment_members.c.segment))}
+    for segment, counted in sorted(counts.items()):
+        if found.get(segment, 0) != counted:
+            yield f"{segment} has {found.get(segment, 0):,} members, {counted:,} were counted"
 
 
 def _numbers(connection: Connection, query: Select[tuple[int]], what: str) -> Iterator[str]:

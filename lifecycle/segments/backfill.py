@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Engine,
+    FromClause,
     Integer,
     MetaData,
     Table,
@@ -246,28 +248,36 @@ class _Splice:
     def _join_on(self) -> None:
         """A membership that went on over an edge of the range is one span, not two."""
         for edge in filter(None, (self._first, self._next)):
-            left, right = segment_members, segment_members.alias("continuing")
-            same = and_(right.c.segment == left.c.segment, right.c.customer_id == left.c.customer_id)
-            follows = and_(same, right.c.valid_from == edge)
-            until = select(right.c.valid_to).where(follows).scalar_subquery()
-            joined = self._edges(edge)
-            connection = self._connection
-            connection.execute(
-                update(left).where(left.c.valid_to == edge, exists().where(follows)).values(valid_to=until)
-            )
-            if joined:
-                longer = segment_members.alias("longer")
-                covered = exists().where(
-                    longer.c.segment == left.c.segment,
-                    longer.c.customer_id == left.c.customer_id,
-                    longer.c.valid_from < edge,
-                    or_(longer.c.valid_to.is_(None), longer.c.valid_to > edge),
-                )
-                connection.execute(delete(left).where(left.c.valid_from == edge, covered))
+            if self._one_ends_at(edge):
+                self._lengthen(edge)
+                self._drop_covered(edge)
 
-    def _edges(self, edge: datetime) -> bool:
-        ended = select(segment_members.c.segment).where(segment_members.c.valid_to == edge).limit(1)
-        return self._connection.execute(ended).first() is not None
+    def _one_ends_at(self, edge: datetime) -> bool:
+        ending = select(segment_members.c.segment).where(segment_members.c.valid_to == edge).limit(1)
+        return self._connection.execute(ending).first() is not None
+
+    def _lengthen(self, edge: datetime) -> None:
+        """Spans that end at the edge and are followed by one end where that one does."""
+        ending, following = segment_members, segment_members.alias("following")
+        follows = and_(_same_membership(following, ending), following.c.valid_from == edge)
+        until = select(following.c.valid_to).where(follows).scalar_subquery()
+        longer = update(ending).where(ending.c.valid_to == edge, exists().where(follows))
+        self._connection.execute(longer.values(valid_to=until))
+
+    def _drop_covered(self, edge: datetime) -> None:
+        """Spans that begin at the edge, within one that was lengthened over it."""
+        beginning, longer = segment_members, segment_members.alias("longer")
+        covers = and_(
+            _same_membership(longer, beginning),
+            longer.c.valid_from < edge,
+            or_(longer.c.valid_to.is_(None), longer.c.valid_to > edge),
+        )
+        covered = delete(beginning).where(beginning.c.valid_from == edge, exists().where(covers))
+        self._connection.execute(covered)
+
+
+def _same_membership(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    return and_(one.c.segment == other.c.segment, one.c.customer_id == other.c.customer_id)
 
 
 class _Checkpoint:

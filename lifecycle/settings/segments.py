@@ -169,9 +169,8 @@ class Recipe(Section):
             for letter, score in self.scored.items():
                 given: Range | None = getattr(cell, letter)
                 if given is not None and not 1 <= given[0] <= given[1] <= (score.scores or 0):
-                    raise ValueError(
-                        f"{cell.name}: {letter} is {given[0]} to {given[1]}, outside the scores 1 to {score.scores}"
-                    )
+                    span = f"{given[0]} to {given[1]}"
+                    raise ValueError(f"{cell.name}: {letter} is {span}, outside the scores 1 to {score.scores}")
             for pattern in cell.patterns:
                 if len(_PLACE.findall(pattern)) != len(self.scored):
                     raise ValueError(f'pattern "{pattern}" of {cell.name} needs {len(letters)} places: {letters}')

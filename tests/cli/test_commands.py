@@ -24,7 +24,7 @@ def commands() -> list[list[str]]:
         [command.name or command.callback.__name__] for command in app.registered_commands if command.callback
     ]
     assert len(names) >= 11
-    return [*names, ["segments", "export"]]
+    return [*names, *(["segments", name] for name in ("export", "show", "moves", "predict"))]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
