@@ -12,12 +12,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine
 
 from lifecycle.db.engine import migrate, open_database
 from lifecycle.settings import ROOT, Config, Environment, load_config
 
 SHARED = ROOT.parent / "shared"
+settings.register_profile("tern", deadline=None)  # a busy machine is no failure
+settings.load_profile("tern")
 _numbers = itertools.count()
 
 

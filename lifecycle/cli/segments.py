@@ -17,7 +17,6 @@ from lifecycle.reports.segments_look import segments_look
 from lifecycle.segments import build, export, movement
 from lifecycle.segments.definitions import define
 from lifecycle.segments.prediction.columns import predictor
-from lifecycle.segments.prediction.store import fit_and_store
 from lifecycle.segments.snapshot import take_snapshot
 from lifecycle.wholefile import whole_file
 from lifecycle.workplace import open_workplace
@@ -174,6 +173,8 @@ def predict(
 
     Example: `tern segments predict --days 90`
     """
+    from lifecycle.segments.prediction.store import fit_and_store  # scipy: half a second
+
     place, moment = open_workplace(), as_of or utc_now()
     with booked(place.engine, "predict", as_of=moment, parameters={"days": days}) as run:
         done = fit_and_store(

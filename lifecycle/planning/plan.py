@@ -17,7 +17,7 @@ from lifecycle.planning.audience import audience
 from lifecycle.planning.judgement import Judgement
 from lifecycle.planning.records import Plan, Verdict
 from lifecycle.planning.verdicts import COLUMNS, judged
-from lifecycle.segments.build import hold_members
+from lifecycle.segments.members import hold_members
 from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign, zone
 

@@ -55,6 +55,7 @@ from lifecycle.segments.cuts import Cuts
 from lifecycle.segments.definitions import Definitions, Told, cuts_as_json, cuts_from_json, define
 from lifecycle.segments.engines import open_compute
 from lifecycle.segments.engines.loading import load
+from lifecycle.segments.members import hold_members
 from lifecycle.segments.metrics import metrics, window_columns
 from lifecycle.segments.moments import At, touched
 from lifecycle.segments.prediction.columns import refresh_predictions
@@ -107,14 +108,6 @@ def build(
                     done = building.everybody(computing)
         record_run(connection, definitions, done, wanted_hash, now=now, run_id=run_id)
     return done
-
-
-def hold_members(connection: Connection, *, alone: bool = False) -> None:
-    """Keep builds from changing members until this transaction ends; `alone` for the one who changes them.
-    In SQLite every writing transaction is alone."""
-    if connection.dialect.name == "postgresql":
-        mode = "exclusive" if alone else "share"
-        connection.execute(text(f"lock table customer_metrics in {mode} mode"))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
 
 from lifecycle.db.schema import segment_members, segment_runs
 
@@ -26,3 +26,11 @@ def newest_build(connection: Connection, until: datetime | None = None) -> datet
     if until is not None:
         query = query.where(segment_runs.c.as_of <= until)
     return connection.execute(query).scalar()
+
+
+def hold_members(connection: Connection, *, alone: bool = False) -> None:
+    """Keep builds from changing members until this transaction ends; `alone` for the one who changes them.
+    In SQLite every writing transaction is alone."""
+    if connection.dialect.name == "postgresql":
+        mode = "exclusive" if alone else "share"
+        connection.execute(text(f"lock table customer_metrics in {mode} mode"))

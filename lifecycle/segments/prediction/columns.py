@@ -10,8 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from lifecycle.segments.prediction.predict import predict
-from lifecycle.segments.prediction.store import counting, load_fitted, replace_predictions
 from lifecycle.segments.snapshot import Predict
 from lifecycle.segments.state import NULL, Arrays
 from lifecycle.settings import Config
@@ -37,11 +35,17 @@ def predictor(config: Config) -> Predict:
 
 def refresh_predictions(connection: Connection, config: Config, as_of: datetime) -> None:
     """Bring `customer_predictions` to `as_of`, so that a build sees what a snapshot of that instant would."""
+    from lifecycle.segments.prediction.store import load_fitted, replace_predictions
+
     fitted = load_fitted(connection, as_of)
     replace_predictions(connection, fitted, _predicted(connection, config, as_of))
 
 
 def _predicted(connection: Connection, config: Config, as_of: datetime) -> pd.DataFrame:
+    # Here and not above: scipy takes half a second to import, and every command would pay it.
+    from lifecycle.segments.prediction.predict import predict
+    from lifecycle.segments.prediction.store import counting, load_fitted
+
     fitted = load_fitted(connection, as_of)
     counted, spend = counting(config, as_of)
     if fitted is None or fitted.problem:
