@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
 
 from rich import box
 from rich.table import Table
 
+T = TypeVar("T")
+
 
 @dataclass
 class Figure:
-    """`cpu_seconds` are this process's, where they were asked for."""
+    """`cpu_seconds` are this process's, where they were asked for; `peak_mb` is of a process of its own, imports
+    included, without the database's where that is another one."""
 
     what: str
     rows: int = 0
     seconds: float = 0.0
     cpu_seconds: float | None = None
+    peak_mb: float | None = None
 
 
 Comparison = list[Figure]
@@ -36,32 +45,67 @@ def timed(what: str, rows: int = 0, *, cpu: bool = False) -> Iterator[Figure]:
         figure.cpu_seconds = time.process_time() - cpu_began
 
 
+def apart(step: Callable[..., tuple[Figure, T]], *arguments: Any) -> tuple[Figure, T]:
+    """What `step` measures, in a process of its own, so that the peak of its memory is its own too."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_with_peak, step, arguments).result()
+
+
+def _with_peak(step: Callable[..., tuple[Figure, T]], arguments: tuple[Any, ...]) -> tuple[Figure, T]:
+    warnings.simplefilter("ignore")  # of libraries, about each other
+    figure, result = step(*arguments)
+    figure.peak_mb = _peak_mb()
+    return figure, result
+
+
+def _peak_mb() -> float | None:
+    """None where the kernel does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
 def topic_table(title: str, measured: Mapping[str, list[Comparison]]) -> Table:
     """One row per figure, database by database; the last columns divide Tern's seconds by that row's."""
     comparisons = [(name, comparison) for name, found in measured.items() for comparison in found]
-    with_cpu = any(figure.cpu_seconds is not None for _, comparison in comparisons for figure in comparison)
+    optional = [
+        heading
+        for heading, told in _OPTIONAL.items()
+        if any(told(figure) for _, comparison in comparisons for figure in comparison)
+    ]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("database")
     table.add_column("what", ratio=1)
-    for heading in ("rows", "seconds", "rows/s", "Tern ÷ this", *(["CPU ms/row"] if with_cpu else [])):
+    for heading in ("rows", "seconds", "rows/s", "Tern ÷ this", *optional):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, comparison in comparisons:
         for place, figure in enumerate(comparison):
             style = "bold" if place == 0 else None
-            table.add_row(name, *_cells(figure, comparison[0], with_cpu), style=style)
+            table.add_row(name, *_cells(figure, comparison[0], optional), style=style)
         table.add_section()
     return table
 
 
-def _cells(figure: Figure, subject: Figure, with_cpu: bool) -> list[str]:
-    cells = [
+def _cells(figure: Figure, subject: Figure, optional: Sequence[str]) -> list[str]:
+    return [
         figure.what,
         f"{figure.rows:,}",
         f"{figure.seconds:,.2f}",
         f"{figure.rows / figure.seconds:,.0f}",
         "1" if figure is subject else f"{subject.seconds / figure.seconds:.3g}",
+        *(_OPTIONAL[heading](figure) for heading in optional),
     ]
-    if with_cpu:
-        cpu = figure.cpu_seconds
-        cells.append("" if cpu is None else f"{1000 * cpu / figure.rows:.2f}")
-    return cells
+
+
+def _cpu(figure: Figure) -> str:
+    return "" if figure.cpu_seconds is None else f"{1000 * figure.cpu_seconds / figure.rows:.2f}"
+
+
+def _peak(figure: Figure) -> str:
+    return "" if figure.peak_mb is None else f"{figure.peak_mb:,.0f}"
+
+
+_OPTIONAL: Mapping[str, Callable[[Figure], str]] = {"CPU ms/row": _cpu, "peak MB": _peak}
+"""Columns that are there when a figure tells something in them."""

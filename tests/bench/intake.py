@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Table
 
 from lifecycle.customers.intake import take_in_rows
 from lifecycle.db.engine import reading, writing
-from lifecycle.db.schema import metadata
+from lifecycle.db.schema import changed_customers, metadata
 from lifecycle.platforms.records import OrderRow
 from lifecycle.quality import frames
 from lifecycle.quality.checks import check_orders
@@ -91,7 +91,8 @@ def _frames_alone(rows: Sequence[OrderRow], lines: int) -> Figure:
 def _bare_insert(engine: Engine, other: Engine, lines: int) -> Figure:
     """The driver's executemany of every row that was stored, ready-made, into the same tables, in one commit."""
     with reading(engine) as connection:
-        stored = [(table, rows) for table in metadata.sorted_tables if (rows := list(_raw(connection, table)))]
+        copied = (table for table in metadata.sorted_tables if table is not changed_customers)  # triggers fill it
+        stored = [(table, rows) for table in copied if (rows := list(_raw(connection, table)))]
     mark = "?" if engine.dialect.name == "sqlite" else "%s"
     with timed("bare executemany of the rows that were stored", lines) as figure, writing(other) as connection:
         for table, rows in stored:

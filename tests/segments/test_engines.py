@@ -68,7 +68,7 @@ def assert_same(engine: Engine, compute: Compute, sources: Sources, as_of: datet
 
 
 def fill(engine: Engine, history: Sequence[Order], more: Sequence[Happening]) -> None:
-    """Of some events newer rules say that it was no person; half of the people are known by more than an address."""
+    """Of some events newer rules say that it was no person; half of the people have an identity."""
     clear(engine)
     add_customers(engine, PEOPLE)
     add_orders(engine, history)
@@ -175,7 +175,7 @@ def test_without_the_extra_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch, m
 def test_spark_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     store = open_engine("sqlite://")
     monkeypatch.setitem(sys.modules, "pyspark", None)
-    with pytest.raises(ConfigError, match="^engine: spark needs PySpark: pip install"), open_compute("spark", store):
+    with pytest.raises(ConfigError, match=r"^engine: spark needs PySpark: pip"), open_compute("spark", store):
         pass
     monkeypatch.setitem(sys.modules, "pyspark", ModuleType("pyspark"))
     env = {"PATH": str(tmp_path)}
