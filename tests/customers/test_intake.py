@@ -61,7 +61,7 @@ def test_an_order_is_stored_with_lines_and_refunds_in_minor_units(engine: Engine
         total=Decimal("10.01"),
         refunded=Decimal("4.50"),
         tax=Decimal("1.6"),
-        lines=[line(), line(sku="BOWL", title=None, quantity=1, unit_price=Decimal("1.01"))],
+        lines=[line(category="Kitchen"), line(sku="BOWL", title=None, quantity=1, unit_price=Decimal("1.01"))],
         refunds=[refund(), refund(amount=Decimal(1), refunded_at=None)],
         attributes={"number": "#1001"},
         country="US",
@@ -70,7 +70,10 @@ def test_an_order_is_stored_with_lines_and_refunds_in_minor_units(engine: Engine
     columns = ("total_minor", "total_base_minor", "refunded_base_minor", "tax_minor", "line_count", "attributes")
     assert contents(engine, orders, *columns) == [(1001, 861, 387, 160, 2, {"number": "#1001"})]
     ((key,),) = contents(engine, orders, "order_key")
-    assert contents(engine, order_lines) == [(key, 1, "MUG", "A mug", 2, 450), (key, 2, "BOWL", None, 1, 101)]
+    assert contents(engine, order_lines) == [
+        (key, 1, "MUG", "A mug", "Kitchen", 2, 450),
+        (key, 2, "BOWL", None, None, 1, 101),
+    ]
     assert contents(engine, refunds) == [
         (key, "R1", ago(days=1), 450, 387),
         (key, "R1 (2)", ago(days=9), 100, 86),
