@@ -56,8 +56,8 @@ def measure(database: Database, share: float) -> list[Comparison]:
         fewer_day = fewer.next_day(1)
         fixed = fewer.next_day(2, fixed=True)
         year = fewer.year(3, fewer_full[0])
-    growth = [[full[0], fewer_full[0]], [day[0], fewer_day[0]]]
-    return [full, [*day, full[0]], fixed, year, *growth, reads, *by_hand]
+    growth = _growth([full, day], [fewer_full, fewer_day])
+    return [full, [*day, replace(full[0], what="the first build")], fixed, year, *growth, reads, *by_hand]
 
 
 def measure_large(database: Database, share: float) -> list[Comparison]:
@@ -65,10 +65,19 @@ def measure_large(database: Database, share: float) -> list[Comparison]:
     if database.name != "SQLite":
         return []
     with _filled(database, 200_000, 1_000_000, share) as fewer:
-        fewer_full, fewer_day = fewer.first_build(), fewer.next_day(1)
+        fewer_measured = [fewer.first_build(), fewer.next_day(1)]
     with _filled(database, 2_000_000, 10_000_000, share) as many:
-        full, day = many.first_build(), many.next_day(1)
-    return [full, [*day, full[0]], [full[0], fewer_full[0]], [day[0], fewer_day[0]]]
+        measured = [many.first_build(), many.next_day(1)]
+    return [*measured, *_growth(measured, fewer_measured)]
+
+
+def _growth(many: list[Comparison], fewer: list[Comparison]) -> list[Comparison]:
+    """The same steps by the number of orders; seconds divided by seconds say how they grow."""
+    names = ("first build", "a day later")
+    return [
+        [replace(each[0], what=f"{name} of {each[0].rows:,} orders") for each in pair]
+        for name, *pair in zip(names, many, fewer, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,10 @@ class _Store:
         return self.engine.url.render_as_string(hide_password=False)
 
     def first_build(self) -> Comparison:
-        what = "first build: 13 metrics, scores, cells and segments of everybody, stored with spans"
+        what = "first build: 13 metrics, scores, 15 segments, stored with spans"
         building, built = apart(_build, what, self.url, self.orders, NOW)
         figures = [
-            self._pandas("plain pandas: 6 metrics, the same scores, cells and segments, in memory", built, ""),
+            self._pandas("plain pandas: 6 metrics, scores, the same segments, nothing stored", built, ""),
             self._pandas("the same pandas, read through ADBC as Arrow", built, "adbc"),
         ]
         return [building, *figures, *public_packages(self.engine, self.orders, NOW, built.sums)]
@@ -101,12 +110,12 @@ class _Store:
 
     def snapshots(self, full: Comparison) -> Comparison:
         """Everybody as of an instant, in memory as the others have it."""
-        what = "snapshot: 13 metrics, scores, cells and segments in memory, by"
+        what = "snapshot: 13 metrics, scores, segments, nothing stored, by"
         kinds: Mapping[Kind, str] = {"duckdb": "DuckDB, its copy included", "database": "the database itself"}
         taken = [apart(_snapshot, f"{what} {name}", self.url, self.orders, kind) for kind, name in kinds.items()]
         if taken[0][1] != taken[1][1]:
             raise RuntimeError("DuckDB and the database make other segments")
-        return [*(figure for figure, _ in taken), *full[1:]]
+        return [*(figure for figure, _ in taken), *full[1:3]]
 
     def by_hand(self, wanted: tuple[str, ...] | None) -> Comparison:
         figure, beside = apart(_by_hand, self.url, self.orders, wanted)
@@ -118,9 +127,7 @@ class _Store:
             apart(_build, "", self.url, self.orders, NOW + timedelta(days=number - 1), fixed)
         as_of, count = NOW + timedelta(days=number), self._change(number)
         day, built = apart(_build, "", self.url, count, as_of, fixed)
-        again, in_full = apart(
-            _build, "the same day in full, metrics and members equal", self.url, count, as_of, fixed, True
-        )
+        again, in_full = apart(_build, "the same day in full: equal", self.url, count, as_of, fixed, True)
         if (built.kind, in_full.kind) != ("incremental", "full") or built.sums != in_full.sums:
             raise RuntimeError(f"a day later: {built}, but in full {in_full}")
         if built.counts != in_full.counts:
@@ -244,7 +251,7 @@ def _by_hand(url: str, rows: int, wanted: tuple[str, ...] | None) -> tuple[Figur
             copied.take(compute, metrics(definitions.sources, At(NOW), wanted))
         ours, bare = [], []
         for _ in range(_ROUNDS):
-            with timed(f"{which}, scores, cells and segments on DuckDB, copied already", rows) as figure:
+            with timed(f"{which}, scores, segments on DuckDB, copied already", rows) as figure:
                 found = take_snapshot(connection, definitions, NOW, wanted=wanted, compute=copied)
             ours.append(figure)
             with timed("the same by hand in one statement of SQL", rows) as figure:

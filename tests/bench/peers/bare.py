@@ -81,14 +81,24 @@ metrics as (
 )"""
 
 _SEGMENTS = """,
+valued as (select *, -(({now} - last_order_at) // {day}) as freshness from metrics),
+cuts as (
+    select quantile_disc(freshness, [0.2, 0.4, 0.6, 0.8]) as rs,
+        quantile_disc(frequency, [0.2, 0.4, 0.6, 0.8]) as fs,
+        quantile_disc(monetary_minor, [0.2, 0.4, 0.6, 0.8]) as ms,
+        -quantile_disc(-spend_12m_minor, 0.05) filter (orders_12m > 0) as vip
+    from valued
+),
 scored as (
-    select *,
-        1 + 5 * (rank() over (order by ({now} - last_order_at) // {day} desc) - 1) // count(*) over () as r,
-        1 + 5 * (rank() over (order by frequency) - 1) // count(*) over () as f,
-        1 + 5 * (rank() over (order by monetary_minor) - 1) // count(*) over () as m,
-        orders_12m > 0 and 20 * (rank() over (order by orders_12m > 0 desc, spend_12m_minor desc) - 1)
-            < count(*) filter (orders_12m > 0) over () as vip
-    from metrics
+    select valued.*,
+        1 + (freshness > rs[1])::int + (freshness > rs[2])::int + (freshness > rs[3])::int
+            + (freshness > rs[4])::int as r,
+        1 + (frequency > fs[1])::int + (frequency > fs[2])::int + (frequency > fs[3])::int
+            + (frequency > fs[4])::int as f,
+        1 + (monetary_minor > ms[1])::int + (monetary_minor > ms[2])::int + (monetary_minor > ms[3])::int
+            + (monetary_minor > ms[4])::int as m,
+        orders_12m > 0 and spend_12m_minor >= cuts.vip as vip
+    from valued, cuts
 )
 select *,
     case when r = 5 and f >= 4 then 'champions'
