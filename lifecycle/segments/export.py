@@ -20,6 +20,7 @@ from lifecycle.db.schema import Instant, identities, microseconds
 from lifecycle.errors import UsageError
 from lifecycle.segments.definitions import Definitions, define
 from lifecycle.segments.engines import open_compute
+from lifecycle.segments.engines.copying import as_seen_by
 from lifecycle.segments.snapshot import Predict, Snapshot, take_snapshot
 from lifecycle.segments.state import NULL, metric_columns
 from lifecycle.settings import Config
@@ -51,7 +52,12 @@ def export(
     definitions = define(config)
     with open_compute(config.segments_file.engine, engine) as compute, reading(engine) as connection:
         found = take_snapshot(
-            connection, definitions, as_of, landed_by=landed_by, predict=predict, compute=compute
+            connection,
+            definitions,
+            as_of,
+            landed_by=landed_by,
+            predict=predict,
+            compute=as_seen_by(connection, compute),
         )
         known_as = _shop_customer_ids(connection)
     return _frame(found, definitions, known_as, all_metrics)

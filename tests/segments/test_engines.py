@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ from sqlalchemy import Engine, func, insert, select
 
 from lifecycle.db.engine import open_engine, reading, writing
 from lifecycle.db.schema import event_classes, identities, message_events, orders, refunds
-from lifecycle.errors import ConfigError
+from lifecycle.errors import ConfigError, TernError
 from lifecycle.segments.build import build
 from lifecycle.segments.engines import open_compute
 from lifecycle.segments.engines.copying import OnCopy, columns_read
@@ -92,6 +92,7 @@ def fill(engine: Engine, history: Sequence[Order], more: Sequence[Happening]) ->
     back=st.sampled_from([timedelta(0), timedelta(days=30), timedelta(days=375)]),
     counted=st.sampled_from(WAYS_OF_COUNTING),
     windows=st.sampled_from([(), (30, 90)]),
+    landed=st.sampled_from([None, NOW - timedelta(days=1), NOW]),
 )
 def test_duckdb_computes_what_the_database_does(
     engine: Engine,
@@ -100,13 +101,12 @@ def test_duckdb_computes_what_the_database_does(
     back: timedelta,
     counted: dict[str, Any],
     windows: tuple[int, ...],
+    landed: datetime | None,
 ) -> None:
     fill(engine, history, more)
     with open_compute("duckdb", engine) as compute:
         assert compute is not None
-        sources = Sources(CountedOrders(**counted), windows)
-        assert_same(engine, compute, sources, NOW - back)
-        assert_same(engine, compute, replace(sources, landed_by=NOW - timedelta(days=1)), NOW - back)
+        assert_same(engine, compute, Sources(CountedOrders(**counted), windows, landed), NOW - back)
 
 
 @settings(on_one_database, max_examples=8)
@@ -147,6 +147,31 @@ def test_a_build_copies_the_state_that_it_sees(engine: Engine) -> None:
         add_orders(engine, [Order(2, NOW, 100)], first_key=2)
         assert compute.seeing(connection)(query)["customer_id"].tolist() == [1]
         assert compute(query)["customer_id"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("copying", [False, True])
+def test_a_build_keeps_its_lock_while_it_copies(tmp_path: Path, _sqlite_template: Path, copying: bool) -> None:
+    """Two SQLite libraries in one process give up each other's locks."""
+    path = tmp_path / "tern.db"
+    shutil.copy(_sqlite_template, path)
+    store = open_engine(f"sqlite:///{path}")
+    add_customers(store, [1])
+    begin = f"import sqlite3; sqlite3.connect({str(path)!r}, timeout=0).execute('begin immediate')"
+    with open_compute("duckdb", store) as compute, writing(store) as connection:
+        connection.execute(orders.delete())
+        if copying and compute is not None:
+            compute(everybodys(Sources(CountedOrders()), NOW))
+        other = subprocess.run([sys.executable, "-c", begin], capture_output=True, text=True, check=False)
+        assert "database is locked" in other.stderr
+    store.dispose()
+
+
+def test_a_store_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    store = open_engine(f"sqlite:///{tmp_path / 'none.db'}")
+    wanted = r"^the database cannot be copied out of: .*failed to open"
+    with open_compute("duckdb", store) as compute, pytest.raises(TernError, match=wanted):
+        assert compute is not None
+        compute(select(orders.c.order_key))
 
 
 def test_only_what_is_read_is_copied() -> None:

@@ -5,10 +5,14 @@ Instants leave as the whole microseconds that they are in SQLite: a copy is the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import sys
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import PIPE, Popen
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
@@ -19,14 +23,12 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from lifecycle.db.schema import Real
-from lifecycle.errors import ConfigError
-from lifecycle.segments.state import NULL
+from lifecycle.errors import ConfigError, TernError
+from lifecycle.segments.engines import sqlite_reader
+from lifecycle.segments.state import NULL, Compute
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_BATCH = "65536"
-"""Rows that ADBC takes out of SQLite at once: with its own 1,024 it needs nearly twice the time."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,19 @@ class OnCopy:
         return replace(self, seen_by=connection)
 
 
+def as_seen_by(connection: Connection, compute: Compute | None) -> Compute | None:
+    """The same, of the state that `connection` sees."""
+    return compute.seeing(connection) if isinstance(compute, OnCopy) else compute
+
+
 def tables_read(copy: OnCopy, query: Select[Any]) -> Iterator[tuple[Table, pa.RecordBatchReader]]:
     """Each table of the store that `query` reads, with the columns that it reads; take one before the next."""
-    with closing(_connect(copy.store)) as store, closing(store.cursor()) as cursor:
-        for statement in _one_state(copy):
-            cursor.execute(statement)
-        if copy.store.dialect.name == "sqlite":
-            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": _BATCH})
-        for table, columns in columns_read(query).items():
-            cursor.execute(str(select(*columns).compile(copy.store)))
-            yield table, cursor.fetch_record_batch().cast(_schema(columns))
+    read = columns_read(query)
+    statements = [str(select(*columns).compile(copy.store)) for columns in read.values()]
+    results = _from_postgresql if copy.store.dialect.name == "postgresql" else _from_sqlite
+    with closing(results(copy, statements)) as found:
+        for (table, columns), batches in zip(read.items(), found, strict=True):
+            yield table, batches.cast(_schema(columns))
 
 
 def columns_read(query: Select[Any]) -> dict[Table, list[Column[Any]]]:
@@ -101,27 +106,43 @@ def _schema(columns: Sequence[Column[Any]]) -> pa.Schema:
     return pa.schema([(column.name, kind(column)) for column in columns])
 
 
-def _connect(store: Engine) -> Any:
-    """A connection of ADBC. Its transaction begins by itself."""
-    if store.dialect.name == "postgresql":
-        from adbc_driver_postgresql import dbapi as postgresql
+def _from_postgresql(copy: OnCopy, statements: Sequence[str]) -> Generator[pa.RecordBatchReader, None, None]:
+    from adbc_driver_postgresql import dbapi
 
-        uri = store.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        return postgresql.connect(uri)
-    from adbc_driver_sqlite import dbapi as sqlite
+    uri = copy.store.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with closing(dbapi.connect(uri)) as store, closing(store.cursor()) as cursor:
+        cursor.execute("set transaction isolation level repeatable read, read only")
+        if copy.seen_by is not None:
+            snapshot = copy.seen_by.exec_driver_sql("select pg_export_snapshot()").scalar_one()
+            cursor.execute(f"set transaction snapshot '{snapshot}'")
+        for statement in statements:
+            cursor.execute(statement)
+            yield cursor.fetch_record_batch()
 
-    if store.url.database in (None, "", ":memory:"):
+
+def _from_sqlite(copy: OnCopy, statements: Sequence[str]) -> Generator[pa.RecordBatchReader, None, None]:
+    """Transactions cannot share a state here; but while one that writes asks, nobody else does, and one that only
+    reads begins with its first read."""
+    import pyarrow as pa
+
+    if copy.store.url.database in (None, "", ":memory:"):
         raise ConfigError("TERN_DATABASE_URL: a database in memory cannot be copied out of; use sqlite:///path")
-    return sqlite.connect(f"file:{quote(str(Path(store.url.database).resolve()))}?mode=ro")
+    uri = f"file:{quote(str(Path(copy.store.url.database).resolve()))}?mode=ro"
+    # -P, because this folder has a module that is named like the duckdb package.
+    command = [sys.executable, "-P", sqlite_reader.__file__, uri]
+    with TemporaryFile() as errors, Popen(command, stdin=PIPE, stdout=PIPE, stderr=errors) as reader:
+        assert reader.stdin and reader.stdout
+        with reader.stdin as stdin:
+            stdin.write(json.dumps(statements).encode())
+        for _ in statements:
+            try:
+                batches = pa.ipc.open_stream(reader.stdout)
+            except pa.ArrowInvalid:
+                reader.wait()
+                errors.seek(0)
+                raise TernError(f"the database cannot be copied out of: {_last_line(errors.read())}") from None
+            yield batches
 
 
-def _one_state(copy: OnCopy) -> list[str]:
-    """What makes all that is read next the same state; in SQLite any transaction does. There none can be shared,
-    but nobody else writes while one that writes asks, and one that only reads begins with its first read."""
-    if copy.store.dialect.name != "postgresql":
-        return []
-    statements = ["set transaction isolation level repeatable read, read only"]
-    if copy.seen_by is not None:
-        snapshot = copy.seen_by.exec_driver_sql("select pg_export_snapshot()").scalar_one()
-        statements.append(f"set transaction snapshot '{snapshot}'")
-    return statements
+def _last_line(output: bytes) -> str:
+    return (output.decode(errors="replace").strip().splitlines() or ["its reader ended early"])[-1]

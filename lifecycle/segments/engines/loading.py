@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, Table
 from sqlalchemy.types import TypeEngine
 
 from lifecycle.db.schema import Instant
-from lifecycle.segments.engines.copying import OnCopy
+from lifecycle.segments.engines.copying import as_seen_by
 from lifecycle.segments.state import NULL, Arrays, Compute
 
 _BATCH = 100_000
@@ -20,9 +20,7 @@ _BATCH = 100_000
 def load(connection: Connection, table: Table, query: Select[Any], compute: Compute) -> None:
     """Insert what `compute` makes of `query` as of the state that `connection` sees. Each of its columns has its
     like in `table`."""
-    if isinstance(compute, OnCopy):
-        compute = compute.seeing(connection)
-    columns = compute(query)
+    columns = (as_seen_by(connection, compute) or compute)(query)
     if connection.dialect.name == "postgresql":
         _copy(connection, table, columns)
     else:
