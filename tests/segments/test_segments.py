@@ -28,8 +28,8 @@ from tests.segments.history import (
 on_one_database = settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-a_few = settings(on_one_database, max_examples=12)
-"""For properties of many builds each."""
+a_few = settings(on_one_database, max_examples=6)
+"""For properties of many builds each, which run for three recipes on both databases."""
 TICK = timedelta(microseconds=1)
 
 
