@@ -134,17 +134,23 @@ def test_a_killed_backfill_goes_on_where_it_stopped(engine: Engine, config: Conf
             raise Killed
 
     with pytest.raises(Killed):
-        backfill(engine, config, first=first, last=last, now=NOW, scratch=tmp_path, on_day=die)
+        backfill(engine, config, first=first, last=last, now=NOW, scratch=tmp_path / "scratch", on_day=die)
     assert spans(engine) == [], "half a backfill is in no table"
     told: list[int] = []
     done = backfill(
-        engine, config, first=first, last=last, now=NOW, scratch=tmp_path, on_day=lambda d, n, of: told.append(n)
+        engine,
+        config,
+        first=first,
+        last=last,
+        now=NOW,
+        scratch=tmp_path / "scratch",
+        on_day=lambda d, n, of: told.append(n),
     )
     assert (done.resumed, told) == (61, list(range(62, 101)))
     resumed = spans(engine)
-    again = backfill(engine, config, first=first, last=last, now=NOW, scratch=tmp_path)
+    again = backfill(engine, config, first=first, last=last, now=NOW, scratch=tmp_path / "scratch")
     assert (again.resumed, spans(engine)) == (0, resumed)
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_change_of_data_makes_it_begin_anew(engine: Engine, config: Config, tmp_path: Path) -> None:
@@ -157,9 +163,9 @@ def test_a_change_of_data_makes_it_begin_anew(engine: Engine, config: Config, tm
             raise Killed
 
     with pytest.raises(Killed):
-        backfill(engine, config, first=first, last=last, now=NOW, scratch=tmp_path, on_day=die)
+        backfill(engine, config, first=first, last=last, now=NOW, scratch=tmp_path / "scratch", on_day=die)
     add_orders(engine, [Order(1, NOW - 98 * DAY, 1)], first_key=1_000)
-    assert backfill(engine, config, first=first, last=last, now=NOW, scratch=tmp_path).resumed == 0
+    assert backfill(engine, config, first=first, last=last, now=NOW, scratch=tmp_path / "scratch").resumed == 0
 
 
 def test_a_range_that_cannot_be(engine: Engine, config: Config) -> None:
