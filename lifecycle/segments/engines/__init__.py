@@ -2,8 +2,8 @@
 scans faster. The definitions are the same Select for all of them, and so is the result, to the last row.
 
 - database: the default. Nothing is copied.
-- duckdb: in this process, over a copy; two to three times as fast as PostgreSQL itself, no faster than SQLite. Needs
-  the extra `accelerator`.
+- duckdb: in this process, over a copy; two to three times as fast as PostgreSQL itself, no faster than SQLite.
+  Needs the extra `accelerator`.
 - spark: on a cluster, for what one machine is too small for. Needs pyspark and Java.
 """
 
