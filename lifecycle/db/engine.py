@@ -125,6 +125,12 @@ def writing(engine: Engine, *, one_state: bool = False) -> Iterator[Connection]:
         yield connection
 
 
+def analyze(connection: Connection, table: Table) -> None:
+    """PostgreSQL does not look at a table that was filled in this transaction by itself."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"analyze {table.name}"))
+
+
 def lock_reservations(connection: Connection) -> None:
     """Wait until no other transaction reserves. First statement of a reserving transaction; on SQLite
     `writing` alone is this lock. INSERT … SELECT without it breaks caps on PostgreSQL (measured)."""

@@ -36,10 +36,12 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
+def csv_text(text: str) -> str:
+    """A spreadsheet takes what begins so for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6f}"
-    # A spreadsheet takes what begins so for a formula.
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    return csv_text(value) if isinstance(value, str) else value

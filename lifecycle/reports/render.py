@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
-import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lifecycle.db.schema import VERDICTS
 from lifecycle.reports import charts, words
+from lifecycle.reports.pages import page_environment
+from lifecycle.reports.plain_tables import csv_text, markdown_text
 from lifecycle.reports.records import Figures, Group, RunReport
 from lifecycle.reports.statistics import Rate
 
@@ -30,13 +27,7 @@ class VerdictRow(NamedTuple):
 
 def to_html(report: RunReport) -> str:
     """One file that needs nothing else: no network, no script."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.globals.update(
         charts=charts,
         words=words,
@@ -93,9 +84,10 @@ def summary_rows(report: RunReport) -> list[dict[str, Any]]:
 
 
 def to_markdown(report: RunReport) -> str:
-    lines = [f"# {_md(words.headline(report))}", ""]
-    lines += [f"Run {_md(report.run_id)}, {report.state}, numbers as of {words.moment(report.as_of)}.", ""]
-    lines += [f"- **Problem:** {_md(problem)}" for problem in report.problems]
+    lines = [f"# {markdown_text(words.headline(report))}", ""]
+    run_id, moment = markdown_text(report.run_id), words.moment(report.as_of)
+    lines += [f"Run {run_id}, {report.state}, numbers as of {moment}.", ""]
+    lines += [f"- **Problem:** {markdown_text(problem)}" for problem in report.problems]
     for title, groups in (
         ("Campaigns", (*report.campaigns, report.total)),
         ("Segments", report.segments),
@@ -124,15 +116,15 @@ def to_csv(report: RunReport) -> str:
     table.writerow(("scope", "name", "measure", "value", "low", "high"))
     for group in (report.total, *report.campaigns, *report.segments, *report.languages):
         for measure, value, low, high in _measures(group.figures):
-            table.writerow((group.scope, _cell(group.name), measure, value, low, high))
+            table.writerow((group.scope, csv_text(group.name), measure, value, low, high))
     for why in report.why:
         measure = f"verdict {why.verdict} by {why.rule or 'no rule'}"
-        table.writerow(("campaign", _cell(why.campaign), measure, why.people, "", ""))
+        table.writerow(("campaign", csv_text(why.campaign), measure, why.people, "", ""))
     for refusal in report.refusals:
         measure = f"refused: {refusal.reason}"
-        table.writerow(("campaign", _cell(refusal.campaign), measure, refusal.messages, "", ""))
+        table.writerow(("campaign", csv_text(refusal.campaign), measure, refusal.messages, "", ""))
     for link in report.links:
-        table.writerow(("link", _cell(link.url), f"clicked by people, {link.campaign}", link.people, "", ""))
+        table.writerow(("link", csv_text(link.url), f"clicked by people, {link.campaign}", link.people, "", ""))
     return out.getvalue()
 
 
@@ -182,18 +174,9 @@ def _md_table(rows: list[dict[str, Any]]) -> list[str]:
         return ["Nothing."]
     lines = [" | ".join(rows[0]), " | ".join("---:" if isinstance(v, int) else "---" for v in rows[0].values())]
     for row in rows:
-        lines.append(" | ".join(f"{v:,}" if isinstance(v, int) else _md(str(v or "")) for v in row.values()))
+        cells = (f"{v:,}" if isinstance(v, int) else markdown_text(str(v or "")) for v in row.values())
+        lines.append(" | ".join(cells))
     return [f"| {line} |" for line in lines]
-
-
-def _md(text: str) -> str:
-    """As text: nothing in it is markup."""
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
-
-
-def _cell(text: str) -> str:
-    """A spreadsheet takes what begins so for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _decimal(value: float | None) -> str:

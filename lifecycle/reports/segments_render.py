@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from lifecycle.errors import UsageError
 from lifecycle.reports import charts, words
 from lifecycle.reports import segments_words as told
+from lifecycle.reports.pages import page_environment
 from lifecycle.reports.plain_tables import csv_table, markdown_table, markdown_text
 from lifecycle.reports.segments_records import Movement, SegmentsLook, Size
 
@@ -22,13 +21,7 @@ _SCALE_FROM = 30
 
 def to_html(look: SegmentsLook) -> str:
     """One file that needs nothing else: no network, no script."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.globals.update(
         charts=charts,
         told=told,

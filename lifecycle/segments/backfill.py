@@ -40,11 +40,11 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable, DropTable
 
 from lifecycle.db.bulk import load_numbers
-from lifecycle.db.engine import one_session, reading, writing
+from lifecycle.db.engine import analyze, one_session, reading, writing
 from lifecycle.db.instants import plus_microseconds
 from lifecycle.db.schema import Big, Instant, changed_customers, orders, segment_members, segment_runs
 from lifecycle.errors import UsageError
-from lifecycle.segments.build import analyze, build
+from lifecycle.segments.build import build
 from lifecycle.segments.definitions import Definitions, cuts_as_json, cuts_from_json, define
 from lifecycle.segments.members import hold_members
 from lifecycle.segments.moments import points

@@ -35,12 +35,11 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    text,
     update,
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
-from lifecycle.db.engine import writing
+from lifecycle.db.engine import analyze, writing
 from lifecycle.db.schema import (
     Big,
     Instant,
@@ -350,12 +349,6 @@ def undo(connection: Connection, as_of: datetime) -> None:
     spans = segment_members.c
     connection.execute(delete(segment_members).where(spans.valid_from == as_of))
     connection.execute(update(segment_members).where(spans.valid_to == as_of).values(valid_to=None))
-
-
-def analyze(connection: Connection, table: Table) -> None:
-    """PostgreSQL does not look at a table that was filled in this transaction by itself."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"analyze {table.name}"))
 
 
 def definitions_hash(definitions: Definitions, as_of: datetime) -> str:

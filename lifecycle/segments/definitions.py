@@ -64,7 +64,8 @@ class Definitions:
     rules: Mapping[str, SegmentRule | lang.Expression]
     names_used: frozenset[str]
     """Metrics that expressions ask for, by name."""
-    _columns_used: frozenset[str]
+    columns_used: frozenset[str]
+    """Columns of the state that a score or rule asks for."""
     text: str = field(repr=False)
     """All of it, canonical."""
 
@@ -85,11 +86,6 @@ class Definitions:
     def cut_names(self) -> set[str]:
         """What cut points are kept for: scores, and segments of a share."""
         return {*self.scored, *self._shares}
-
-    @property
-    def columns_used(self) -> frozenset[str]:
-        """Columns of the state that a score or rule asks for."""
-        return frozenset(self._columns_used)
 
     @property
     def windows_used(self) -> tuple[int, ...]:
@@ -171,7 +167,7 @@ def define(config: Config) -> Definitions:
     for segment, expression in expressions.items():
         found = [
             *lang.check_names(expression, metrics, names),
-            *_misfits(expression, metrics, currency),
+            *_misfits(expression, metrics),
         ]
         problems += [f"{_FILE}: segments.{segment}.where: {problem}" for problem in found]
     problems += _cycles(expressions)
@@ -181,7 +177,7 @@ def define(config: Config) -> Definitions:
     used = frozenset(name for expression in expressions.values() for name in lang.names(expression))
     text = _canonical(config)
     definitions = Definitions(config.recipe, sources, currency, metrics, scored, rules, used, frozenset(), text)
-    return replace(definitions, _columns_used=_asked_for(definitions))
+    return replace(definitions, columns_used=_asked_for(definitions))
 
 
 class _Asked(dict[str, ColumnElement[Any]]):
@@ -219,7 +215,7 @@ def cuts_from_json(stored: Mapping[str, Any]) -> dict[str, Cuts]:
     return {name: tuple(Cut(value, customer_id) for value, customer_id in each) for name, each in stored.items()}
 
 
-def _misfits(expression: lang.Expression, metrics: Mapping[str, Metric], currency: str) -> Iterator[str]:
+def _misfits(expression: lang.Expression, metrics: Mapping[str, Metric]) -> Iterator[str]:
     """Comparisons of a metric with a value that it can never be."""
     for leaf in lang.leaves(expression):
         values: tuple[lang.Value, ...]

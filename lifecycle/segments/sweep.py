@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, insert, literal, select, union
 
+from lifecycle.db.engine import analyze
 from lifecycle.db.instants import elapsed
 from lifecycle.db.schema import Instant, microseconds, orders
 from lifecycle.segments.changes import crossed
@@ -159,8 +160,7 @@ class Sweep:
             rows = select(found.c.customer_id, literal(day, Instant()))
             self._connection.execute(insert(points).from_select(["customer_id", "as_of"], rows))
             before = day
-        if self._connection.dialect.name == "postgresql":
-            self._connection.exec_driver_sql("analyze points")
+        analyze(self._connection, points)
 
     def _step(self, day: datetime, touched: Ints, rows: Taken) -> Day:
         again = np.searchsorted(self._ids, touched)
