@@ -39,6 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
+from lifecycle.db.arrays import EPOCH
 from lifecycle.db.bulk import load_numbers
 from lifecycle.db.engine import analyze, one_session, reading, writing
 from lifecycle.db.instants import plus_microseconds
@@ -49,7 +50,6 @@ from lifecycle.segments.definitions import Definitions, cuts_as_json, cuts_from_
 from lifecycle.segments.members import hold_members
 from lifecycle.segments.moments import points
 from lifecycle.segments.snapshot import Predict
-from lifecycle.segments.state import EPOCH
 from lifecycle.segments.sweep import Day, Sweep
 from lifecycle.settings import Config
 from lifecycle.wholefile import whole_file

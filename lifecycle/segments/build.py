@@ -39,6 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateTable, DropTable
 
+from lifecycle.db.arrays import arrays
 from lifecycle.db.engine import analyze, writing
 from lifecycle.db.schema import (
     Big,
@@ -59,7 +60,7 @@ from lifecycle.segments.metrics import metrics, window_columns
 from lifecycle.segments.moments import At, touched
 from lifecycle.segments.prediction.columns import refresh_predictions
 from lifecycle.segments.records import SegmentBuild
-from lifecycle.segments.state import Compute, arrays, metric_columns, stored_scorable, stored_state
+from lifecycle.segments.state import Compute, metric_columns, stored_scorable, stored_state
 from lifecycle.settings import Config
 
 _OPEN = segment_members.c.valid_to.is_(None)

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.sql import elements, operators
 
+from lifecycle.db.arrays import NULL, Arrays
 from lifecycle.db.instants import DAY_US, Elapsed, Quotient, WholeDays
 from lifecycle.db.schema import microseconds
-from lifecycle.segments.state import NULL, Arrays
 
 Lookup = Callable[[Any], NDArray[np.int64]]
 """The customers whom a subquery names."""

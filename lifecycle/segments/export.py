@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.types import TypeEngine
 
+from lifecycle.db.arrays import NULL
 from lifecycle.db.engine import reading
 from lifecycle.db.instants import DAY_US
 from lifecycle.db.schema import Instant, identities, microseconds
@@ -22,7 +23,7 @@ from lifecycle.segments.definitions import Definitions, define
 from lifecycle.segments.engines import open_compute
 from lifecycle.segments.engines.copying import as_seen_by
 from lifecycle.segments.snapshot import Predict, Snapshot, take_snapshot
-from lifecycle.segments.state import NULL, metric_columns
+from lifecycle.segments.state import metric_columns
 from lifecycle.settings import Config
 from lifecycle.wholefile import whole_file
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, insert, literal, select, union
 
+from lifecycle.db.arrays import NULL, Arrays, arrays
 from lifecycle.db.engine import one_session
 from lifecycle.db.instants import DAY_US
 from lifecycle.db.schema import Instant, instant, microseconds, segment_members, segment_runs
@@ -25,7 +26,7 @@ from lifecycle.segments.metrics import metrics
 from lifecycle.segments.moments import AtPoints, points
 from lifecycle.segments.rules import Rules
 from lifecycle.segments.snapshot import lookup, profiles, score
-from lifecycle.segments.state import NULL, Arrays, arrays, state_columns
+from lifecycle.segments.state import state_columns
 from lifecycle.segments.vocabulary import Days, Gap, Metric, Real, Share, When, Whole, Word
 from lifecycle.settings import Config
 

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
+from lifecycle.db.arrays import Arrays, arrays
 from lifecycle.db.schema import customers
 from lifecycle.segments.cuts import Cuts
 from lifecycle.segments.definitions import Definitions, Told
 from lifecycle.segments.evaluate import Lookup, evaluate, everywhere
 from lifecycle.segments.metrics import metrics
 from lifecycle.segments.moments import At
-from lifecycle.segments.state import Arrays, Compute, arrays, profile_columns, state_columns
+from lifecycle.segments.state import Compute, profile_columns, state_columns
 
 Predict = Callable[[Connection, datetime, NDArray[np.int64]], Arrays]
 """`customer_predictions` of these customers as of an instant, column by column."""

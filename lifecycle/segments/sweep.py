@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, insert, literal, select, union
 
+from lifecycle.db.arrays import EPOCH, Arrays, arrays
 from lifecycle.db.engine import analyze
 from lifecycle.db.instants import elapsed
 from lifecycle.db.schema import Instant, microseconds, orders
@@ -26,7 +27,7 @@ from lifecycle.segments.evaluate import evaluate
 from lifecycle.segments.metrics import metrics
 from lifecycle.segments.moments import AtPoints, points
 from lifecycle.segments.snapshot import Predict, lookup, place, predictions, profiles, score, take_snapshot
-from lifecycle.segments.state import EPOCH, Arrays, arrays, metric_columns, state_columns
+from lifecycle.segments.state import metric_columns, state_columns
 
 Ints = NDArray[np.int64]
 _NONE = -1

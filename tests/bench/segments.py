@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine, Select, func, select, update
 
+from lifecycle.db.arrays import Arrays
 from lifecycle.db.engine import open_database, reading, writing
 from lifecycle.db.schema import customer_metrics, customers, microseconds, orders, segment_runs
 from lifecycle.segments.backfill import backfill, days_of
@@ -27,7 +28,6 @@ from lifecycle.segments.engines.duckdb import as_sql
 from lifecycle.segments.metrics import metrics
 from lifecycle.segments.moments import At
 from lifecycle.segments.snapshot import take_snapshot
-from lifecycle.segments.state import Arrays
 from lifecycle.settings import ROOT, Config, load_config
 from lifecycle.settings.segments import Recipe
 from tests.bench.databases import Database, fill_columns, settle

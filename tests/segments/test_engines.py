@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sqlalchemy import Engine, func, insert, select
 
+from lifecycle.db.arrays import arrays
 from lifecycle.db.engine import open_engine, reading, writing
 from lifecycle.db.schema import event_classes, identities, message_events, orders, refunds
 from lifecycle.errors import ConfigError, TernError
@@ -26,7 +27,7 @@ from lifecycle.segments.engines import open_compute
 from lifecycle.segments.engines.copying import OnCopy, columns_read
 from lifecycle.segments.metrics import Sources, metrics
 from lifecycle.segments.moments import At
-from lifecycle.segments.state import Compute, arrays
+from lifecycle.segments.state import Compute
 from lifecycle.settings import ROOT
 from lifecycle.settings.segments import CountedOrders
 from tests.segments.happenings import RICH, Happening, happenings, stored

@@ -22,10 +22,11 @@ from sqlalchemy import Column, Connection, Engine, Select, Table, Text, select
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.selectable import AliasedReturnsRows
 
+from lifecycle.db.arrays import NULL
 from lifecycle.db.schema import Real
 from lifecycle.errors import ConfigError, TernError
 from lifecycle.segments.engines import sqlite_reader
-from lifecycle.segments.state import NULL, Compute
+from lifecycle.segments.state import Compute
 
 if TYPE_CHECKING:
     import pyarrow as pa

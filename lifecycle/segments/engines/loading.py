@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Select, Table
 from sqlalchemy.types import TypeEngine
 
+from lifecycle.db.arrays import NULL, Arrays
 from lifecycle.db.schema import Instant
 from lifecycle.segments.engines.copying import as_seen_by
-from lifecycle.segments.state import NULL, Arrays, Compute
+from lifecycle.segments.state import Compute
 
 _BATCH = 100_000
 

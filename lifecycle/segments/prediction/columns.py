@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+from lifecycle.db.arrays import NULL, Arrays
 from lifecycle.segments.snapshot import Predict
-from lifecycle.segments.state import NULL, Arrays
 from lifecycle.settings import Config
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, case, cast, func, literal, select
 
+from lifecycle.db.arrays import arrays
 from lifecycle.db.instants import DAY_US, day_number
 from lifecycle.db.schema import Big, microseconds
-from lifecycle.segments.state import arrays
 
 Whole = NDArray[np.int64]
 
