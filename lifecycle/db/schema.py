@@ -214,6 +214,9 @@ customers = _table(
     Column("name", Text),
     Column("country", Text, comment="ISO 3166-1 alpha-2"),
     Column("locale", Text, comment="BCP 47, for example fr or zh-Hans"),
+    Column("region", Text, comment="of the newest address, without its country: CA of US-CA"),
+    Column("timezone", Text, comment="as the person or shop says, IANA name"),
+    Column("phone_zone", Text, comment="IANA name, where the phone number is of exactly one zone"),
     Column("seed", Big, nullable=False, comment="in [1, 2^31-1), stable: planning.holdout"),
     Column("attributes", Json),
     Column("first_seen_at", Instant, nullable=False),
@@ -259,7 +262,7 @@ consents = _table(
     Column("wording", Text),
     Column("evidence", Text),
     Column("expires_at", Instant),
-    CheckConstraint("status in ('granted', 'withdrawn')", name="status"),
+    CheckConstraint("status in ('granted', 'withdrawn', 'pending')", name="status"),
     UniqueConstraint("customer_id", "shop", "channel", "topic", "status", "occurred_at", "source"),
 )
 
@@ -306,6 +309,7 @@ orders = _table(
     Column("tax_minor", Big, nullable=False, server_default="0"),
     Column("shipping_minor", Big, nullable=False, server_default="0"),
     Column("country", Text),
+    Column("region", Text, comment="of the address it goes to, without the country"),
     Column("paid_at", Instant),
     Column("shipped_at", Instant),
     Column("delivered_at", Instant),
@@ -487,6 +491,8 @@ plans = _table(
     Column("audience", Integer, nullable=False),
     Column("status", Text, nullable=False),
     Column("definition", Json, nullable=False, comment="the campaign as configured then"),
+    Column("content_hash", Text, comment="sha256 over its templates; what was looked at is what is sent"),
+    Column("summary", Json, comment="guard rails, samples, values: planning.records.Summary"),
     Column("approved_by", Text),
     Column("applied_at", Instant),
     Column("run_id", Text),
@@ -499,6 +505,15 @@ plans = _table(
         sqlite_where=text("status = 'applied'"),
         postgresql_where=text("status = 'applied'"),
     ),
+)
+
+approvals = _table(
+    "approvals",
+    _key("approval_id"),
+    Column("plan_id", Big, ForeignKey("plans.plan_id"), nullable=False, index=True),
+    Column("hash", Text, nullable=False, comment="of the plan as it was approved"),
+    Column("approved_by", Text, nullable=False),
+    Column("approved_at", Instant, nullable=False),
 )
 
 VERDICTS = (
@@ -514,7 +529,8 @@ verdicts = _table(
     Column("verdict", Text, nullable=False),
     Column("rule", Text, comment="the rule that decided, by name"),
     Column("blocking_message_id", Big, comment="newest message that fills the cap"),
-    Column("frees_at", Instant, comment="when a capped slot is free again"),
+    Column("frees_at", Instant, comment="when a slot is free again; of quiet_hours: when they end"),
+    Column("lost_to", Text, comment="campaign that takes the slot, of today or still to come"),
     Column("segment", Text, nullable=False, comment="the segment that brought the person here"),
     Column("shop", Text, comment="which shop would write"),
     Column("locale", Text, comment="language of the template"),
@@ -535,6 +551,7 @@ messages = _table(
     _customer(nullable=False),
     Column("channel", Text, nullable=False),
     Column("purpose", Text, nullable=False),
+    Column("tags", Text, comment="of its campaign then: ,sale,spring, with a comma on both sides"),
     Column("shop", Text, nullable=False),
     Column("segment", Text),
     Column("template", Text, nullable=False),
@@ -551,11 +568,13 @@ messages = _table(
     Column("sent_at", Instant, comment="when its bytes began to leave"),
     Column("settled_at", Instant, comment="when the peer's answer was written down"),
     Column("reason", Text, comment="code and words of a refusal or of not knowing"),
+    Column("refusal", Text, comment="what a refusal is about: channels.base.Scope"),
     Column("provider_id", Text, comment="Message-ID, or the provider's id"),
     Column("run_id", Text),
     UniqueConstraint("what", "occurrence", "customer_id", "channel"),
     CheckConstraint("state in ('reserved', 'sending', 'accepted', 'refused', 'unknown')", name="state"),
     Index(None, "customer_id", "send_at", "shop"),
+    Index(None, "address_hash", "send_at"),
     Index(None, "sent_at"),
     Index(
         "ix_messages_open",
@@ -579,9 +598,12 @@ cap_rules = _table(
     "cap_rules",
     Column("plan_id", Big, ForeignKey("plans.plan_id"), primary_key=True),
     Column("rule", Text, primary_key=True),
+    Column("kind", Text, nullable=False, server_default="cap"),
     Column("position", Integer, nullable=False),
     Column("definition", Json, nullable=False),
+    CheckConstraint("kind in ('cap', 'quota')", name="kind"),
 )
+"""As they stood when the plan was made, those of the platforms among them."""
 
 message_events = _table(
     "message_events",
