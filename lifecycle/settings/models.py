@@ -177,7 +177,7 @@ class Ramp(Section):
 class Quota(Counting):
     """At most `limit` messages of one shop, one channel or one sender's domain in the window."""
 
-    limit: int | None | dict[str, int] = Field(
+    limit: int | dict[str, int] | None = Field(
         description="0: none at all; null: no limit; or by the shop's service_level"
     )
     scope: Literal["shop", "channel", "sender_domain"] = "shop"
