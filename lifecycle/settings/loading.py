@@ -17,13 +17,17 @@ from lifecycle.errors import ConfigError, UnknownShop, suggest
 from lifecycle.settings.models import (
     Campaign,
     CampaignsFile,
+    CapRule,
     CapsFile,
     ChannelsFile,
+    Counting,
     EmailChannel,
+    Quota,
     Section,
     Shop,
     ShopsFile,
 )
+from lifecycle.settings.policies import Forbid, forbidding, policies, rules_of
 from lifecycle.settings.segments import Recipe, SegmentsFile
 
 Model = TypeVar("Model", bound=Section)
@@ -223,22 +227,155 @@ def _inner_model(annotation: Any) -> Any:
 
 def _cross_check(config: Config) -> Iterator[str]:
     yield from _twice("config/shops.yaml", "shop", (s.name for s in config.shops_file.shops))
-    yield from _twice("config/caps.yaml", "cap", (c.name for c in config.caps_file.caps))
+    yield from _rule_names(config.caps_file)
     yield from _twice("config/campaigns.yaml", "campaign", (c.name for c in config.campaigns_file.campaigns))
     yield from _twice("config/channels.yaml", "channel", (c.name for c in config.channels_file.channels))
     yield from _twice("config/segments.yaml", "segment", config.segment_names)
     yield from _rates(config)
     yield from _reachable(config)
     for campaign in config.campaigns_file.campaigns:
-        where = f"config/campaigns.yaml: {campaign.name}"
-        for key in ("segments", "exclude"):
-            yield from _unknown(f"{where}.{key}", getattr(campaign, key), config.segment_names)
-        yield from _unknown(f"{where}.channel", [campaign.channel], config.channels)
-        yield from _unknown(f"{where}.shops", campaign.shops or (), config.shops)
-    for cap in config.caps_file.caps:
-        where = f"config/caps.yaml: {cap.name}"
-        yield from _unknown(f"{where}.channels", cap.channels or (), config.channels)
-        yield from _unknown(f"{where}.campaigns", cap.campaigns or (), config.campaigns)
+        yield from _campaign(config, campaign)
+    for rule in _all_rules(config.caps_file):
+        yield from _rule(config, rule)
+    yield from _contradictions(config.caps_file.caps)
+
+
+def _campaign(config: Config, campaign: Campaign) -> Iterator[str]:
+    where = f"config/campaigns.yaml: {campaign.name}"
+    for key in ("segments", "exclude"):
+        yield from _unknown(f"{where}.{key}", getattr(campaign, key), config.segment_names)
+    yield from _unknown(f"{where}.channel", [campaign.channel], config.channels)
+    yield from _unknown(f"{where}.shops", campaign.shops or (), config.shops)
+    yield from _forbidden(config, campaign)
+    if campaign.purpose == "transactional" and campaign.hold_out:
+        yield (
+            f'{where}.hold_out "{campaign.hold_out}": nobody may be left out of a transactional message; '
+            "leave hold_out out, or give the campaign another purpose"
+        )
+
+
+def _forbidden(config: Config, campaign: Campaign) -> Iterator[str]:
+    """A shop that a campaign names must be one that may send it; of all shops, one at the least."""
+    if campaign.channel not in config.channels:
+        return
+    kind = config.channels[campaign.channel].kind
+    shops = [config.shops[name] for name in _meant(campaign.shops, config) if name in config.shops]
+    found = [(shop, forbidding(campaign, shop, kind)) for shop in shops]
+    refused = {shop.name: _cited(shop, rule) for shop, rule in found if rule is not None}
+    where = f"config/campaigns.yaml: {campaign.name}.shops"
+    if campaign.shops is not None:
+        yield from (f'{where} "{name}": {why}; leave the shop out' for name, why in refused.items())
+    elif len(refused) == len(shops):
+        reasons = "; ".join(dict.fromkeys(refused.values()))
+        yield (
+            f"{where} is left out, and no shop may send it: {reasons}; give the campaign another channel or "
+            "purpose, or leave it out"
+        )
+
+
+def _meant(shops: tuple[str, ...] | None, config: Config) -> Iterable[str]:
+    return config.shops if shops is None else shops
+
+
+def _cited(shop: Shop, rule: Forbid) -> str:
+    who = rules_of(shop).name
+    return f'{who} forbids it ({rule.name}): "{rule.says.rstrip(".")}" ({rule.source}, read {rule.dated})'
+
+
+def _all_rules(file: CapsFile) -> tuple[CapRule | Quota, ...]:
+    return (*file.caps, *file.quotas)
+
+
+def _rule_names(file: CapsFile) -> Iterator[str]:
+    """Verdicts name the rule that decided, be it a cap, a quota or a platform's."""
+    yield from _twice("config/caps.yaml", "cap", (cap.name for cap in file.caps))
+    yield from _twice("config/caps.yaml", "quota", (quota.name for quota in file.quotas))
+    caps, of_platforms = {cap.name for cap in file.caps}, {rule.name for rule in policies().rules}
+    for quota in file.quotas:
+        if quota.name in caps:
+            yield f'config/caps.yaml: a cap and a quota are both named "{quota.name}"; rename one'
+    for name in dict.fromkeys(rule.name for rule in _all_rules(file)):
+        if name in of_platforms:
+            yield f'config/caps.yaml: "{name}" is the name of a rule that Tern comes with; rename yours'
+
+
+def _rule(config: Config, rule: CapRule | Quota) -> Iterator[str]:
+    where = f"config/caps.yaml: {rule.name}"
+    yield from _unknown(f"{where}.channels", rule.channels or (), config.channels)
+    yield from _unknown(f"{where}.shops", rule.shops or (), config.shops)
+    yield from _unknown(f"{where}.campaigns", rule.campaigns or (), config.campaigns)
+    tags = {tag for campaign in config.campaigns.values() for tag in campaign.tags}
+    yield from _unknown(f"{where}.tags", rule.tags or (), tags, "is on no campaign")
+    yield from _never_applies(config, rule)
+    if isinstance(rule, CapRule):
+        yield from _unknown(f"{where}.segments", rule.segments or (), config.segment_names)
+    else:
+        yield from _levels(config, rule)
+        yield from _ramp(rule)
+
+
+def _never_applies(config: Config, rule: Counting) -> Iterator[str]:
+    """The campaigns and the channels of a rule, each defined, that have nothing in common."""
+    campaigns = [config.campaigns.get(name) for name in rule.campaigns or ()]
+    channels = rule.channels or ()
+    if not campaigns or not channels or None in campaigns or not set(channels) <= set(config.channels):
+        return
+    used = dict.fromkeys(campaign.channel for campaign in campaigns if campaign)
+    if used.keys().isdisjoint(channels):
+        yield (
+            f"config/caps.yaml: {rule.name} can never apply: its campaigns ({', '.join(rule.campaigns or ())}) go "
+            f"through {', '.join(used)} and none of its channels ({', '.join(channels)}); leave channels out, or "
+            "name other campaigns"
+        )
+
+
+def _levels(config: Config, quota: Quota) -> Iterator[str]:
+    """Of every shop that a quota by service level is about, the limit is known."""
+    if not isinstance(quota.limit, dict):
+        return
+    for name in _meant(quota.shops, config):
+        level = config.shops[name].service_level if name in config.shops else None
+        if level is not None and level not in quota.limit:
+            yield (
+                f'config/caps.yaml: {quota.name}.limit has none for service_level "{level}" of shop {name}'
+                f"{suggest(level, quota.limit)}; add it, correct the shop in config/shops.yaml, or name the "
+                f"shops that are meant in {quota.name}.shops"
+            )
+
+
+def _ramp(quota: Quota) -> Iterator[str]:
+    """A limit of the ramp above what holds after it would never be reached."""
+    if quota.ramp is None or quota.limit is None:
+        return
+    last = max(quota.limit.values()) if isinstance(quota.limit, dict) else quota.limit
+    for limit in quota.ramp.limits:
+        if limit > last:
+            yield (
+                f'config/caps.yaml: {quota.name}.ramp.limits "{limit}" is above the limit {last} of the quota '
+                "itself; leave it out, or raise limit"
+            )
+
+
+def _contradictions(caps: Iterable[CapRule]) -> Iterator[str]:
+    """Two caps that differ in their limit alone."""
+    known: dict[str, CapRule] = {}
+    for cap in caps:
+        if cap.limit is None:
+            continue
+        same = known.setdefault(_meaning(cap), cap)
+        if same is not cap and same.limit is not None:
+            higher = cap if cap.limit >= same.limit else same
+            yield (
+                f"config/caps.yaml: {same.name} and {cap.name} count the same messages, with limits {same.limit} "
+                f"and {cap.limit}: {higher.name} can never be reached; leave it out"
+            )
+
+
+def _meaning(cap: CapRule) -> str:
+    """Equal for caps that count the same messages of the same people over the same time."""
+    fields = cap.model_dump(exclude={"name", "limit", "days", "hours"})
+    fields["window"] = cap.hours or (cap.days or 0) * 24
+    return repr({key: sorted(set(value)) if isinstance(value, tuple) else value for key, value in fields.items()})
 
 
 def _rates(config: Config) -> Iterator[str]:
@@ -277,8 +414,10 @@ def _twice(where: str, kind: str, names: Iterable[str]) -> Iterator[str]:
         seen.add(name)
 
 
-def _unknown(where: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+def _unknown(
+    where: str, names: Iterable[str], known: Iterable[str], problem: str = "is not defined"
+) -> Iterator[str]:
     known = list(known)
     for name in names:
         if name not in known:
-            yield f'{where} "{name}" is not defined{suggest(name, known)}'
+            yield f'{where} "{name}" {problem}{suggest(name, known)}'

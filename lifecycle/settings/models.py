@@ -165,13 +165,18 @@ class CapRule(Counting):
     limit: int | None = Field(ge=0, description="0: none at all; null: no limit, the rule is off")
     scope: Literal["customer", "customer_and_shop", "address"] = "customer"
     segments: tuple[Name, ...] | None = Field(default=None, description="only for people in one of these")
+    learns_from_refusals: bool = Field(
+        default=False, description="a refusal because of the platform's own cap blocks the person for the window"
+    )
 
 
 class Ramp(Section):
     """Growing daily limits of a new sender, from a date on; after the last of them the quota's own limit holds."""
 
     starts_on: date
-    limits: tuple[int, ...] = Field(min_length=1, description="of the first day, the second …")
+    limits: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, description="of the first day, the second …"
+    )
 
 
 class Quota(Counting):
@@ -182,6 +187,19 @@ class Quota(Counting):
     )
     scope: Literal["shop", "channel", "sender_domain"] = "shop"
     ramp: Ramp | None = None
+
+    @model_validator(mode="after")
+    def _levels_are_of_shops(self) -> Self:
+        if isinstance(self.limit, dict):
+            if self.scope != "shop":
+                raise ValueError("limits by service_level need scope: shop")
+            if not self.limit or min(self.limit.values()) < 0:
+                raise ValueError("limits by service_level are numbers from 0 on")
+        elif self.limit is not None and self.limit < 0:
+            raise ValueError("a limit is a number from 0 on, or null for none")
+        if self.ramp is not None and self.per != "day":
+            raise ValueError("a ramp has a limit for each day: give it per: day and a timezone")
+        return self
 
 
 class CapsFile(Section):
