@@ -6,7 +6,7 @@ Only fields that the project's connectors ask for, plus what gives them their us
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sandbox.inputs import PRICE_UNIT
-from sandbox.people import Person
+from sandbox.people import Person, pick
 from sandbox.shops import ShopStand
 
 
@@ -116,13 +116,20 @@ _WOO_STATUS = {
     "returned": "completed",
 }
 
+_REGIONS: Mapping[str, Mapping[str, float]] = {
+    "US": {"CA": 0.3, "TX": 0.2, "NY": 0.2, "FL": 0.15, "IL": 0.1, "HI": 0.05},
+    "CA": {"ON": 0.5, "QC": 0.3, "BC": 0.2},
+}
+"""Made up, of countries with several clocks."""
+
 _WAS_PAID = ("paid", "refunded", "returned")
 
 
 def _shopify_order(shop: ShopStand, order: Order) -> str:
     person, at, total = order.person, _zulu(order.ordered_at), _bag(shop, order.total_cents)
     name = f"{person.first} {person.last}" if person else None
-    address = {"name": name, "countryCodeV2": order.country} if name or order.country else None
+    place = {"countryCodeV2": order.country, "provinceCode": _region(person, order.country)}
+    address = {"name": name, **place} if name or order.country else None
     facts: dict[str, Any] = {
         "id": f"gid://shopify/Order/{order.order_id}",
         "legacyResourceId": str(order.order_id),
@@ -178,7 +185,11 @@ def _shopify_customer(shop: ShopStand, customer: Customer) -> dict[str, Any]:
         "verifiedEmail": True,
         "defaultEmailAddress": address if person.email else None,
         "defaultPhoneNumber": None,
-        "defaultAddress": {"countryCodeV2": person.country} if person.country else None,
+        "defaultAddress": (
+            {"countryCodeV2": person.country, "provinceCode": _region(person, person.country)}
+            if person.country
+            else None
+        ),
     }
 
 
@@ -243,7 +254,14 @@ def _address(person: Person | None, country: str | None) -> dict[str, str]:
         "first_name": person.first if person else "",
         "last_name": person.last if person else "",
         "country": country or "",
+        "state": _region(person, country) or "",
     }
+
+
+def _region(person: Person | None, country: str | None) -> str | None:
+    """Where in the country; the same for all orders of a person."""
+    shares = _REGIONS.get(country or "")
+    return pick(f"{person.first} {person.last} {person.email}", "region", shares) if person and shares else None
 
 
 def _consent_at(customer: Customer) -> str | None:

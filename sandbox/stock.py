@@ -21,7 +21,7 @@ from sandbox.shops import SHOPS, ShopStand
 from sandbox.spreading import Spread, spread
 from sandbox.storeroom import INDEXES, SCHEMA, connected
 
-VERSION = 1
+VERSION = 2
 """Counts up when the same input would give another stock."""
 
 

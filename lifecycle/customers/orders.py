@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 from lifecycle.customers.identity import Target, own_address
 from lifecycle.customers.people import buyers
 from lifecycle.customers.versions import Fate, Version, aware, content_hash, fate, said_at
+from lifecycle.customers.zones import region_code
 from lifecycle.db.bulk import rows_in, upsert
 from lifecycle.db.schema import order_lines, orders, refunds
 from lifecycle.db.storable import storable_json, storable_text
@@ -59,6 +60,7 @@ def entry(row: OrderRow, *, base: str, rate: Decimal) -> Entry:
         "attributes": storable_json(row.attributes) or None,
         "line_count": len(row.lines),
     }
+    region = region_code(row.country, row.region)
     lines = [
         (
             storable_text(line.sku),
@@ -77,10 +79,11 @@ def entry(row: OrderRow, *, base: str, rate: Decimal) -> Entry:
     said["refunded_base_minor"] = in_base(amounts["refunded_minor"])
     paid_back = [(*each, in_base(each[2])) for each in _refunds(row, at, currency)]
     whom = (row.customer_id, row.email, row.phone, row.name, row.locale)
-    # Without its category a line is what it was before lines had one, so that no order becomes a new version.
+    # Without category or region it is what it was before there were any, so that no order becomes a new version.
     said_of_lines = [line if line[4] else line[:4] for line in lines]
-    version = Version(at, content_hash([*said.values(), said_of_lines, paid_back, whom]))
-    return Entry(row, version, {**said, "content_hash": version.content_hash}, lines, paid_back)
+    whole = [*said.values(), said_of_lines, paid_back, whom]
+    version = Version(at, content_hash([*whole, region] if region else whole))
+    return Entry(row, version, {**said, "region": region, "content_hash": version.content_hash}, lines, paid_back)
 
 
 def take_orders(target: Target, entries: Iterable[Entry]) -> Counter[Fate]:

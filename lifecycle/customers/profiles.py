@@ -6,6 +6,10 @@ country and so on are the newest non-empty value over all customer parts, else o
 order gives no address to who has a customer row, because a customer who was redacted has none any more. So the
 result depends on what was landed and not on the order in which it was taken in.
 
+Inside a profile the country holds the region of the same address, `US-CA`, so that no region is ever read in
+another country. A person's region is that of the newest order sent to their country which names one, because it
+is asked for their clock; without any, that of their customer rows there.
+
 Guests whom only an address identifies have no identity: their newest order says all.
 """
 
@@ -22,6 +26,7 @@ from sqlalchemy import Row, bindparam, select, update
 from lifecycle.addresses import email_key
 from lifecycle.customers.identity import NOTHING_KNOWN, Identity, Target, address_columns, own_address, owners_of
 from lifecycle.customers.versions import said_at
+from lifecycle.customers.zones import known_zone, region_code, zone_of_phone
 from lifecycle.db.bulk import rows_in
 from lifecycle.db.schema import customers, identities
 from lifecycle.db.storable import storable_json, storable_text
@@ -38,6 +43,8 @@ def customer_part(row: CustomerRow, said_at: datetime) -> dict[str, Any]:
         "attributes": storable_json(row.attributes) or None,
         "tags": sorted({str(storable_text(tag)) for tag in row.tags}),
         "at": _text(said_at),
+        # Left out where nothing is said, so that no row becomes a new version.
+        **({"timezone": timezone} if (timezone := known_zone(row.timezone)) else {}),
     }
 
 
@@ -92,12 +99,13 @@ def refresh_guests(target: Target, guests: Mapping[int, Sequence[OrderRow]]) -> 
     people = {}
     for customer_id in sorted(guests.keys() - linked):
         row = stored[customer_id]
-        said = (row.updated_at, *(getattr(row, name) or "" for name in _FIELDS))
+        said = (row.updated_at, *(_stored(row, name) or "" for name in _FIELDS))
         newest = max(said, *(_guest(order) for order in guests[customer_id]))
         if newest != said:
             updated_at, email, *details = newest
             values = {name: value or None for name, value in zip(_FIELDS[1:], details, strict=True)}
-            people[customer_id] = _Person([email], {**values, "attributes": None, "updated_at": updated_at})
+            more = {"timezone": None, "attributes": None, "updated_at": updated_at}
+            people[customer_id] = _Person([email], _placed({**values, **more}, [values["country"]]))
     _write(target, people)
 
 
@@ -127,16 +135,32 @@ def _merged(rows: Sequence[Row[Any]]) -> _Person:
 
     def values(name: str, from_orders: Sequence[Mapping[str, Any]] = order_parts) -> list[Any]:
         ordered = sorted((part[name] for part in from_orders if name in part), reverse=True)
-        return [part[name] for part in customer_parts if part[name]] + [value for _, value in ordered]
+        return [part[name] for part in customer_parts if part.get(name)] + [value for _, value in ordered]
 
     instants = [part["at"] for part in customer_parts]
     instants += [at for part in order_parts for at, _ in part.values()]
-    details = {name: next(iter(values(name)), None) for name in _FIELDS[1:]}
-    details["attributes"] = next((part["attributes"] for part in customer_parts if part["attributes"]), None)
+    details = {name: next(iter(values(name)), None) for name in (*_FIELDS[1:], "timezone", "attributes")}
     details["updated_at"] = datetime.fromisoformat(max(instants)) if instants else NOTHING_KNOWN
+    sent_to = sorted((part["country"] for part in order_parts if "country" in part), reverse=True)
+    places = [place for _, place in sent_to] + [part["country"] for part in customer_parts]
     return _Person(
-        values("email", orders_alone), details, frozenset(tag for part in customer_parts for tag in part["tags"])
+        values("email", orders_alone),
+        _placed(details, places),
+        frozenset(tag for part in customer_parts for tag in part["tags"]),
     )
+
+
+def _placed(details: Mapping[str, Any], places: Iterable[str | None]) -> dict[str, Any]:
+    """`details` with country and region apart, and the telephone's zone. `places`: where the region is looked for,
+    best first."""
+    country, _ = _apart(details["country"])
+    regions = (region for there, region in map(_apart, places) if there == country and region)
+    return {
+        **details,
+        "country": country,
+        "region": next(regions, None),
+        "phone_zone": zone_of_phone(details["phone"], country),
+    }
 
 
 def _write(target: Target, people: Mapping[int, _Person]) -> None:
@@ -183,9 +207,28 @@ def _said(row: CustomerRow | OrderRow, email: str | None) -> dict[str, str | Non
         "email": email,
         "phone": storable_text(row.phone),
         "name": storable_text(row.name),
-        "country": country_code(row.country),
+        "country": _place(row),
         "locale": storable_text(row.locale),
     }
+
+
+def _place(row: CustomerRow | OrderRow) -> str | None:
+    country = country_code(row.country)
+    return _together(country, region_code(country, row.region))
+
+
+def _together(country: str | None, region: str | None) -> str | None:
+    return f"{country}-{region}" if region else country
+
+
+def _apart(place: str | None) -> tuple[str | None, str | None]:
+    country, _, region = (place or "").partition("-")
+    return country or None, region or None
+
+
+def _stored(row: Row[Any], name: str) -> Any:
+    """A field of a person as a profile would hold it."""
+    return _together(row.country, row.region) if name == "country" else getattr(row, name)
 
 
 def _guest(order: OrderRow) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -45,28 +46,35 @@ ORDERS = Layout(
     "orders",
     ("order_id", "customer_id", "ordered_at", "currency", "total"),
     (
-        *("email", "phone", "name", "country", "locale", "status", "paid_at", "shipped_at", "delivered_at"),
+        *("email", "phone", "name", "country", "region", "locale", "status"),
+        *("paid_at", "shipped_at", "delivered_at"),
         *("discount", "tax", "shipping", "refunded"),
     ),
 )
 ORDER_LINES = Layout(
     "order lines",
     ("order_id", "customer_id", "ordered_at", "currency", "sku", "quantity", "unit_price"),
-    ("title", "category", "country", "email", "phone", "name", "locale", "status"),
+    ("title", "category", "country", "region", "email", "phone", "name", "locale", "status"),
 )
 CUSTOMERS = Layout(
     "customers",
     ("customer_id",),
-    ("email", "phone", "name", "country", "locale", "created_at", "updated_at", "tags"),
+    ("email", "phone", "name", "country", "region", "timezone", "locale", "created_at", "updated_at", "tags"),
 )
 CONSENTS = Layout(
     "consents",
     ("channel", "status", "occurred_at"),
-    ("customer_id", "email", "topic", "basis", "source", "wording", "evidence"),
+    ("customer_id", "email", "topic", "basis", "source", "wording", "evidence", "expires_at"),
 )
 
-_INSTANTS = {"ordered_at", "paid_at", "shipped_at", "delivered_at", "created_at", "updated_at", "occurred_at"}
+_INSTANTS = {
+    *("ordered_at", "paid_at", "shipped_at", "delivered_at", "created_at", "updated_at", "occurred_at"),
+    "expires_at",
+}
 _AMOUNTS = {"total", "discount", "tax", "shipping", "refunded", "unit_price"}
+
+_PASSED = datetime(1970, 1, 1, tzinfo=UTC)
+"""An expiry that cannot be read: taken for none, it would make a consent last for ever."""
 
 Cells = dict[str, list[Any]]
 """Values of some rows by column: instants, Decimals, ints or texts; None where unreadable or empty."""
@@ -248,6 +256,7 @@ def _order(cells: Cells, row: int, attributes: dict[str, Any], raw: Any) -> Orde
         phone=cell("phone"),
         name=cell("name"),
         country=_country(cell("country"), attributes),
+        region=cell("region"),
         locale=cell("locale"),
         paid_at=cell("paid_at"),
         shipped_at=cell("shipped_at"),
@@ -269,6 +278,8 @@ def _customer(cells: Cells, row: int, attributes: dict[str, Any], raw: Any) -> C
         phone=cell("phone"),
         name=cell("name"),
         country=_country(cell("country"), attributes),
+        region=cell("region"),
+        timezone=cell("timezone"),
         locale=cell("locale"),
         tags=[tag.strip() for tag in (cell("tags") or "").replace(";", ",").split(",") if tag.strip()],
         attributes=attributes,
@@ -290,6 +301,7 @@ def _consent(cells: Cells, row: int, raw: Any, file: str) -> CustomerRow:
         source=cell("source") or "file",
         wording=cell("wording"),
         evidence=cell("evidence") or file,
+        expires_at=cell("expires_at") or (_PASSED if raw.get("expires_at") else None),
     )
     return CustomerRow(
         cell("customer_id"), cell("email"), updated_at=cell("occurred_at"), consents=[fact], raw=raw

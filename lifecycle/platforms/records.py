@@ -50,6 +50,8 @@ class OrderRow:
     phone: str | None = None
     name: str | None = None
     country: str | None = None
+    region: str | None = None
+    """Subdivision of `country`, from the same address: CA of US-CA."""
     locale: str | None = None
     paid_at: datetime | None = None
     shipped_at: datetime | None = None
@@ -74,6 +76,10 @@ class ConsentFact:
     source: str
     wording: str | None = None
     evidence: str | None = None
+    expires_at: datetime | None = None
+    first_hand: bool = False
+    """The shop's own note of what the person did there, not a list that somebody keeps. Only such a grant can lift
+    an unsubscribe."""
 
 
 @dataclass(slots=True)
@@ -85,6 +91,10 @@ class CustomerRow:
     phone: str | None = None
     name: str | None = None
     country: str | None = None
+    region: str | None = None
+    """Subdivision of `country`, from the same address: CA of US-CA."""
+    timezone: str | None = None
+    """IANA name, where the person or shop says it."""
     locale: str | None = None
     email_verified: bool = True
     tags: list[str] = field(default_factory=list)

@@ -290,6 +290,7 @@ def _add_lines(found: Mapping[str, dict[str, Any]], order_id: Any, lines: list[d
 def _order(node: dict[str, Any]) -> OrderRow:
     total = amount(dig(node, "totalPriceSet", "shopMoney", "amount"))
     ship_to, bill_to = node.get("shippingAddress"), node.get("billingAddress")
+    goes_to = ship_to if text(dig(ship_to, "countryCodeV2")) else bill_to
     updated_at = instant(node.get("updatedAt"))
     return OrderRow(
         order_id=_number(node.get("id")),
@@ -306,7 +307,8 @@ def _order(node: dict[str, Any]) -> OrderRow:
         email=text(node.get("email")),
         phone=text(node.get("phone")),
         name=text(dig(ship_to, "name")) or text(dig(bill_to, "name")),
-        country=text(dig(ship_to, "countryCodeV2")) or text(dig(bill_to, "countryCodeV2")),
+        country=text(dig(goes_to, "countryCodeV2")),
+        region=text(dig(goes_to, "provinceCode")),
         locale=text(node.get("customerLocale")),
         lines=[_line(line) for line in objects(dig(node, "lineItems", "nodes"))],
         refunds=[_refund(refund, updated_at) for refund in objects(node.get("refunds"))],
@@ -351,6 +353,7 @@ def _customer(node: dict[str, Any]) -> CustomerRow:
         phone=text(dig(node, "defaultPhoneNumber", "phoneNumber")),
         name=" ".join(filter(None, (text(node.get("firstName")), text(node.get("lastName"))))) or None,
         country=text(dig(node, "defaultAddress", "countryCodeV2")),
+        region=text(dig(node, "defaultAddress", "provinceCode")),
         locale=text(node.get("locale")),
         email_verified=node.get("verifiedEmail") is not False,
         tags=[tag for tag in node.get("tags") or [] if isinstance(tag, str)],
@@ -374,6 +377,7 @@ def _consents(customer_id: str | None, address: Any) -> list[ConsentFact]:
             occurred_at=instant(dig(address, "marketingUpdatedAt")),
             source="shopify",
             evidence=f"customer {customer_id}: marketingState {state}, marketingOptInLevel {level}",
+            first_hand=level in ("SINGLE_OPT_IN", "CONFIRMED_OPT_IN"),  # UNKNOWN may be an import of the merchant's
         )
     ]
 

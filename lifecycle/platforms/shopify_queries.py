@@ -7,8 +7,8 @@ _MONEY = "{ shopMoney { amount currencyCode } }"
 _ORDER = f"""
   id name processedAt updatedAt cancelledAt displayFinancialStatus email phone customerLocale
   customer {{ id }}
-  shippingAddress {{ name countryCodeV2 }}
-  billingAddress {{ name countryCodeV2 }}
+  shippingAddress {{ name countryCodeV2 provinceCode }}
+  billingAddress {{ name countryCodeV2 provinceCode }}
   totalPriceSet {_MONEY}
   totalRefundedSet {_MONEY}
   totalDiscountsSet {_MONEY}
@@ -23,7 +23,7 @@ _CUSTOMER = """
   id createdAt updatedAt firstName lastName locale tags verifiedEmail
   defaultEmailAddress { emailAddress marketingState marketingOptInLevel marketingUpdatedAt }
   defaultPhoneNumber { phoneNumber }
-  defaultAddress { countryCodeV2 }
+  defaultAddress { countryCodeV2 provinceCode }
 """
 
 PAGE = {

@@ -114,7 +114,8 @@ def _changed(window: Window) -> dict[str, Any]:
 def _order(node: dict[str, Any]) -> OrderRow:
     total, updated_at = amount(node.get("total")), _gmt(node, "date_modified_gmt")
     refunds = [_refund(refund, updated_at) for refund in objects(node.get("refunds"))]
-    bill_to, customer_id = node.get("billing"), text(node.get("customer_id"))
+    bill_to, ship_to, customer_id = node.get("billing"), node.get("shipping"), text(node.get("customer_id"))
+    goes_to = ship_to if text(dig(ship_to, "country")) else bill_to
     return OrderRow(
         order_id=text(node.get("id")),
         customer_id=None if customer_id == "0" else customer_id,
@@ -130,7 +131,8 @@ def _order(node: dict[str, Any]) -> OrderRow:
         email=text(dig(bill_to, "email")),
         phone=text(dig(bill_to, "phone")),
         name=_name(bill_to),
-        country=text(dig(node, "shipping", "country")) or text(dig(bill_to, "country")),
+        country=text(dig(goes_to, "country")),
+        region=text(dig(goes_to, "state")),
         locale=text(_meta(node, _LOCALE_FIELD)),
         paid_at=_gmt(node, "date_paid_gmt"),
         lines=[_line(line) for line in objects(node.get("line_items"))],
@@ -162,7 +164,8 @@ def _refund(node: Mapping[str, Any], updated_at: datetime | None) -> RefundRow:
 
 
 def _customer(node: dict[str, Any], shop: Shop) -> CustomerRow:
-    bill_to, customer_id = node.get("billing"), text(node.get("id"))
+    bill_to, ship_to, customer_id = node.get("billing"), node.get("shipping"), text(node.get("id"))
+    lives_at = bill_to if text(dig(bill_to, "country")) else ship_to
     return CustomerRow(
         customer_id=customer_id,
         email=text(node.get("email")) or text(dig(bill_to, "email")),
@@ -170,7 +173,8 @@ def _customer(node: dict[str, Any], shop: Shop) -> CustomerRow:
         created_at=_gmt(node, "date_created_gmt"),
         phone=text(dig(bill_to, "phone")),
         name=_name(node) or _name(bill_to),
-        country=text(dig(bill_to, "country")) or text(dig(node, "shipping", "country")),
+        country=text(dig(lives_at, "country")),
+        region=text(dig(lives_at, "state")),
         locale=text(_meta(node, _LOCALE_FIELD)),
         consents=_consents(node, customer_id, shop) if shop.consent_field else [],
         raw=node,
@@ -191,6 +195,7 @@ def _consents(node: Mapping[str, Any], customer_id: str | None, shop: Shop) -> l
             occurred_at=instant(_meta(node, f"{field}_at"), zone(shop.timezone)),
             source="woocommerce",
             evidence=f"customer {customer_id}: meta field {field} {said}",
+            first_hand=True,
         )
     ]
 

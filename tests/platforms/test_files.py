@@ -225,6 +225,21 @@ def test_customers(tmp_path: Path, shop: Shop) -> None:
     assert (nobody.customer_id, nobody.email, nobody.updated_at, nobody.attributes) == ("8", None, None, {})
 
 
+def test_where_people_live_and_goods_go(tmp_path: Path, shop: Shop, orders: Callable[..., list[OrderRow]]) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text("customer_id,country,region,timezone\n7,US,CA,America/Los_Angeles\n8,US,,\n")
+    (rows,) = read_customers(path, shop, {})
+    assert [(row.country, row.region, row.timezone, row.attributes) for row in rows] == [
+        ("US", "CA", "America/Los_Angeles", {}),
+        ("US", None, None, {}),
+    ]
+    head = "order_id,customer_id,ordered_at,currency,country,region"
+    (whole,) = orders(f"{head},total\n1,c,2026-07-01,USD,US,CA,9\n")
+    (lines,) = orders(f"{head},sku,quantity,unit_price\n1,c,2026-07-01,USD,US,CA,tea,1,9\n")
+    assert whole.region == lines.region == "CA"
+    assert whole.attributes == lines.attributes == {}
+
+
 def test_consents(tmp_path: Path, shop: Shop) -> None:
     path = tmp_path / "consents.csv"
     path.write_text(

@@ -275,6 +275,38 @@ def test_a_value_that_cannot_be_read_is_none_and_kept_raw(changes: dict[str, Any
 
 
 @pytest.mark.parametrize(
+    ("shipping", "billing", "sent_to"),
+    [
+        ({"countryCodeV2": "US", "provinceCode": "CA"}, {"countryCodeV2": "FR"}, ("US", "CA")),
+        (
+            {"countryCodeV2": "FR", "provinceCode": None},
+            {"countryCodeV2": "US", "provinceCode": "NY"},
+            ("FR", None),
+        ),
+        ({"countryCodeV2": None}, {"countryCodeV2": "US", "provinceCode": "NY"}, ("US", "NY")),
+        (None, {"countryCodeV2": "US", "provinceCode": "NY"}, ("US", "NY")),
+        (None, None, (None, None)),
+    ],
+)
+def test_a_region_comes_from_the_same_address_as_its_country(
+    shipping: Any, billing: Any, sent_to: tuple[str | None, ...]
+) -> None:
+    row = order(shippingAddress=shipping, billingAddress=billing)
+    assert (row.country, row.region) == sent_to
+
+
+def test_where_a_customer_lives() -> None:
+    node = {
+        "id": "gid://shopify/Customer/1",
+        "defaultAddress": {"countryCodeV2": "AU", "provinceCode": "NSW"},
+    }
+    body = json.dumps({"data": {"customers": {"nodes": [node]}}}).encode()
+    (row,) = opened("https://atlas.example.com", Naps()).parse("customers", body)
+    assert isinstance(row, CustomerRow)
+    assert (row.country, row.region, row.timezone) == ("AU", "NSW", None)
+
+
+@pytest.mark.parametrize(
     ("state", "level", "fact"),
     [
         ("SUBSCRIBED", "CONFIRMED_OPT_IN", ("granted", "double_opt_in")),

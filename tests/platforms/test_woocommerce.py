@@ -140,6 +140,27 @@ def test_statuses(changes: dict[str, Any], status: str | None) -> None:
     assert order(**changes).status == status
 
 
+@pytest.mark.parametrize(
+    ("billing", "shipping", "sent_to", "lives_in"),
+    [
+        ({"country": "US", "state": "NY"}, {"country": "US", "state": "CA"}, ("US", "CA"), ("US", "NY")),
+        ({"country": "US", "state": "NY"}, {"country": "FR", "state": ""}, ("FR", None), ("US", "NY")),
+        ({"country": "US", "state": "NY"}, {"country": "", "state": "ON"}, ("US", "NY"), ("US", "NY")),
+        ({}, {"country": "CA", "state": "ON"}, ("CA", "ON"), ("CA", "ON")),
+        ({"state": "NY"}, None, (None, "NY"), (None, None)),
+    ],
+)
+def test_a_region_comes_from_the_same_address_as_its_country(
+    billing: Any, shipping: Any, sent_to: tuple[str | None, ...], lives_in: tuple[str | None, ...]
+) -> None:
+    addresses = {"billing": billing, "shipping": shipping}
+    row = order(**addresses)
+    assert (row.country, row.region) == sent_to
+    (person,) = opened().parse("customers", json.dumps([{"id": 1, **addresses}]).encode())
+    assert isinstance(person, CustomerRow)
+    assert (person.country, person.region) == lives_in
+
+
 def test_lines_keep_the_exact_price_and_fall_back_to_the_product_id() -> None:
     lines = [{"name": "Tea", "product_id": 93, "sku": "", "quantity": 3, "price": 0.1}]
     (line,) = order(line_items=lines).lines
