@@ -13,8 +13,9 @@ from typing import Literal, Protocol, Self
 
 from lifecycle.messages.records import Mail
 
-Scope = Literal["address", "message", "lane"]
-"""What a refusal is about: this address for good, this message, or everything we send on this way."""
+Scope = Literal["address", "buyer", "message", "lane"]
+"""What a refusal is about: this address for good, this buyer for some time because the platform's own cap is
+reached, this message, or everything we send on this way."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from lifecycle.db.engine import reading
 from lifecycle.ledger import proofs
+from lifecycle.settings import Config
 
 _SHOWN = 5
 
@@ -29,15 +30,18 @@ class Finding:
         return asdict(self)
 
 
-def audit(engine: Engine, *, data_dir: Path, now: datetime) -> list[Finding]:
+def audit(engine: Engine, config: Config, *, data_dir: Path, now: datetime) -> list[Finding]:
     """One finding per check, on one state of the database. Changes nothing."""
     with reading(engine) as connection:
         return [
-            _finding(invariant, claim, broken) for invariant, claim, broken in _checks(connection, data_dir, now)
+            _finding(invariant, claim, broken)
+            for invariant, claim, broken in _checks(connection, config, data_dir, now)
         ]
 
 
-def _checks(connection: Connection, data_dir: Path, now: datetime) -> Iterator[tuple[str, str, Iterator[str]]]:
+def _checks(
+    connection: Connection, config: Config, data_dir: Path, now: datetime
+) -> Iterator[tuple[str, str, Iterator[str]]]:
     """(invariant, what is claimed, what breaks it)."""
     twice, lost, limits = "1 nobody twice", "2 nothing lost", "3 limits kept"
     sums, pulls, consent = "4 sums agree", "5 pulls repeatable", "8 consent respected"
@@ -70,6 +74,12 @@ def _checks(connection: Connection, data_dir: Path, now: datetime) -> Iterator[t
         proofs.waiting_too_long(connection, now),
     )
     yield limits, "no message broke a cap when it was reserved", proofs.cap_broken(connection)
+    yield limits, "no plan went over a quota", proofs.quota_broken(connection, config)
+    yield (
+        limits,
+        "no plan that needed an approval was sent without one",
+        proofs.applied_without_approval(connection),
+    )
     yield limits, "nothing was sent to a suppressed address", proofs.sent_to_suppressed(connection)
     yield sums, "every audience is the sum of its verdicts", proofs.audience_differs(connection)
     yield sums, "no plan's verdicts were changed after it was made", proofs.verdicts_changed(connection)

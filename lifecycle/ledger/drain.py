@@ -35,7 +35,9 @@ from lifecycle.ledger.settling import (
     too_old,
     why_forbidden,
 )
+from lifecycle.ledger.withhold import withhold
 from lifecycle.messages.records import Mail, Recipient
+from lifecycle.settings import Config
 from lifecycle.settings.models import EmailChannel
 
 __all__ = ["Batch", "BatchResult", "drain", "open_batches", "total"]
@@ -67,25 +69,27 @@ def drain(
     *,
     compose: Callable[[Recipient], Mail],
     channel: Channel,
-    settings: EmailChannel,
+    config: Config,
     secret: bytes,
     clock: Clock,
     on_progress: Callable[[int], None] | None = None,
 ) -> BatchResult:
     """Send what is due in a batch; nothing where another live process holds it.
 
-    A channel that is down ends it early, with the rest still reserved and `problem` saying why. `on_progress` is
+    Whose reason is gone since the plan was made gets nothing; where night has come meanwhile, a message waits. A
+    channel that is down ends it early, with the rest still reserved and `problem` saying why. `on_progress` is
     told how many messages are done. Raises ConfigError where `secret` is not that of the ledger.
     """
     result = BatchResult(batch.plan_id, batch.batch)
-    claim = new_claim()
+    claim, settings = new_claim(), config.channel(batch.channel)
     with writing(engine) as connection:
         check_secret(connection, secret)
-        mine = _take(connection, batch, claim, settings, clock())
-        topic = _topic(connection, batch.plan_id)
-    if mine is None:
-        result.busy = True
-        return result
+        now = clock()
+        if not _take(connection, batch, claim, settings, now):
+            result.busy = True
+            return result
+        result.revised, result.held = withhold(connection, config, batch.plan_id, claim, now)
+        mine, topic = _claimed(connection, claim), _topic(connection, batch.plan_id)
     sender = _Sender(engine, claim, compose, channel, settings, topic, clock, result)
     try:
         try:
@@ -233,10 +237,8 @@ def _due(now: datetime) -> ColumnElement[bool]:
     return or_(messages.c.not_before.is_(None), messages.c.not_before <= now)
 
 
-def _take(
-    connection: Connection, batch: Batch, claim: str, settings: EmailChannel, now: datetime
-) -> list[Claimed] | None:
-    """Claim what is due; None where somebody else's claim is alive."""
+def _take(connection: Connection, batch: Batch, claim: str, settings: EmailChannel, now: datetime) -> bool:
+    """Claim what is due; false where somebody else's claim is alive."""
     open_rows = and_(
         messages.c.plan_id == batch.plan_id,
         messages.c.batch == batch.batch,
@@ -245,7 +247,7 @@ def _take(
     # In order of the key, so that two who want the same batch wait for each other instead of deadlocking.
     locked = select(messages.c.lease_until).where(open_rows).order_by(messages.c.message_id).with_for_update()
     if any(lease is not None and lease > now for lease in connection.execute(locked).scalars()):
-        return None
+        return False
     address_hash = select(customers.c.email_hash).where(customers.c.customer_id == messages.c.customer_id)
     connection.execute(
         update(messages)
@@ -256,7 +258,7 @@ def _take(
             address_hash=func.coalesce(address_hash.scalar_subquery(), messages.c.address_hash),
         )
     )
-    return _claimed(connection, claim)
+    return True
 
 
 def _claimed(connection: Connection, claim: str) -> list[Claimed]:

@@ -6,15 +6,17 @@ import gzip
 import hashlib
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, literal, or_, select
 
-from lifecycle.db.instants import plus_days
+from lifecycle.db.instants import plus_microseconds
 from lifecycle.db.schema import (
+    Big,
+    Instant,
     cap_rules,
     consents,
     landing_pages,
@@ -29,10 +31,16 @@ from lifecycle.db.schema import (
 )
 from lifecycle.ledger.claims import is_orphan
 from lifecycle.ledger.settling import too_old
-from lifecycle.planning.caps import COUNTED_STATES, applicable
-from lifecycle.planning.plan import plan_hash, planned_verdicts
-from lifecycle.planning.records import Plan
-from lifecycle.settings.models import Campaign, CapRule
+from lifecycle.planning.approval import approved_by
+from lifecycle.planning.caps import applicable
+from lifecycle.planning.counting import COUNTED_STATES, concerns, counts
+from lifecycle.planning.plan import stored_hash, stored_plan
+from lifecycle.planning.quotas import groups as groups_of
+from lifecycle.planning.quotas import limit_of
+from lifecycle.planning.records import TO_SEND
+from lifecycle.planning.windows import begins, length, microseconds_of
+from lifecycle.settings import Config
+from lifecycle.settings.models import Campaign, CapRule, Quota
 
 GRACE = timedelta(seconds=5)
 """Two processes read their clocks before they write: what is closer together than this has no proven order."""
@@ -64,7 +72,7 @@ def selected_without_message(connection: Connection) -> Iterator[str]:
     missing = (
         select(verdicts.c.plan_id, verdicts.c.customer_id)
         .join(plans, and_(plans.c.plan_id == verdicts.c.plan_id, plans.c.status == "applied"))
-        .where(verdicts.c.verdict == "selected", verdicts.c.revised_verdict.is_(None))
+        .where(verdicts.c.verdict.in_(TO_SEND), verdicts.c.revised_verdict.is_(None))
         .where(~exists().where(_same_person()))
         .order_by(verdicts.c.plan_id, verdicts.c.customer_id)
     )
@@ -73,7 +81,7 @@ def selected_without_message(connection: Connection) -> Iterator[str]:
 
 
 def message_without_verdict(connection: Connection) -> Iterator[str]:
-    chosen = exists().where(_same_person(), verdicts.c.verdict == "selected")
+    chosen = exists().where(_same_person(), verdicts.c.verdict.in_(TO_SEND))
     query = select(messages.c.message_id).where(messages.c.plan_id.is_not(None), ~chosen)
     yield from _numbers(connection, query, "message")
 
@@ -109,32 +117,104 @@ def cap_broken(connection: Connection) -> Iterator[str]:
     """Each message recounted against the rules stored with its plan, as when it was reserved: with those reserved
     before it that left, or wait to leave, within the window before its reservation or later."""
     for rule, plan_ids in _rules(connection).items():
-        one, other = messages.alias("one"), messages.alias("other")
-        counted = [
-            other.c.customer_id == one.c.customer_id,
-            other.c.state.in_(COUNTED_STATES),
-            other.c.purpose != "transactional",
-            other.c.send_at > plus_days(one.c.reserved_at, -rule.days),
-            or_(
-                other.c.reserved_at < one.c.reserved_at,
-                and_(other.c.reserved_at == one.c.reserved_at, other.c.message_id <= one.c.message_id),
-            ),
-        ]
-        if rule.scope == "customer_and_shop":
-            counted.append(other.c.shop == one.c.shop)
-        if rule.channels is not None:
-            counted.append(other.c.channel.in_(rule.channels))
-        if rule.campaigns is not None:
-            counted.append(other.c.what.in_(rule.campaigns))
-        query = (
-            select(one.c.message_id)
-            .join(other, and_(*counted))
-            .where(one.c.plan_id.in_(plan_ids), one.c.state.in_(COUNTED_STATES))
-            .where(one.c.purpose != "transactional")
-            .group_by(one.c.message_id)
-            .having(func.count() > rule.limit)
+        for since, chosen in _windows(connection, rule, plan_ids):
+            yield from _over(connection, rule, since, chosen)
+
+
+def _over(
+    connection: Connection, rule: CapRule, since: ColumnElement[datetime], chosen: Sequence[int]
+) -> Iterator[str]:
+    """Messages of the plans `chosen` that had `rule.limit` or more before them, sent after `since`."""
+    assert rule.limit is not None, "rules without limit are left out"
+    one, other = messages, messages.alias("other")
+    counted = [
+        counts(rule, other),
+        other.c.state.in_(COUNTED_STATES),
+        other.c.send_at > since,
+        or_(
+            other.c.reserved_at < one.c.reserved_at,
+            and_(other.c.reserved_at == one.c.reserved_at, other.c.message_id <= one.c.message_id),
+        ),
+    ]
+    if rule.scope == "address":
+        counted.append(other.c.address_hash == one.c.address_hash)
+    else:
+        counted.append(other.c.customer_id == one.c.customer_id)
+    if rule.scope == "customer_and_shop":
+        counted.append(other.c.shop == one.c.shop)
+    query = (
+        select(one.c.message_id)
+        .join(other, and_(*counted))
+        .where(one.c.plan_id.in_(chosen), one.c.state.in_(COUNTED_STATES), counts(rule))
+        .group_by(one.c.message_id)
+        .having(func.count() > rule.limit)
+    )
+    if rule.segments is not None:
+        chosen_at = select(plans.c.as_of).where(plans.c.plan_id == one.c.plan_id).scalar_subquery()
+        query = query.where(
+            exists().where(
+                segment_members.c.customer_id == one.c.customer_id,
+                segment_members.c.segment.in_(rule.segments),
+                segment_members.c.valid_from <= chosen_at,
+                or_(segment_members.c.valid_to.is_(None), segment_members.c.valid_to > chosen_at),
+            )
         )
-        yield from _numbers(connection, query, f"{rule.name}: message")
+    yield from _numbers(connection, query, f"{rule.name}: message")
+
+
+def _windows(
+    connection: Connection, rule: CapRule, plan_ids: Sequence[int]
+) -> Iterator[tuple[ColumnElement[datetime], list[int]]]:
+    """After which instant messages counted, and for which of the plans: a calendar period begins at its own."""
+    if (rolling := length(rule)) is not None:
+        yield plus_microseconds(messages.c.reserved_at, literal(-microseconds_of(rolling), Big)), list(plan_ids)
+        return
+    query = select(plans.c.plan_id, plans.c.applied_at).where(plans.c.plan_id.in_(plan_ids))
+    of_period: dict[datetime, list[int]] = defaultdict(list)
+    for plan_id, applied_at in connection.execute(query.where(plans.c.applied_at.is_not(None))):
+        of_period[begins(rule, applied_at)].append(plan_id)
+    for since, chosen in sorted(of_period.items()):
+        yield literal(since, Instant()), chosen
+
+
+def quota_broken(connection: Connection, config: Config) -> Iterator[str]:
+    """Each applied plan's quotas recounted as when it reserved: what was sent since the window began or waited
+    then, its own messages among them."""
+    query = (
+        select(plans.c.plan_id, plans.c.definition, plans.c.applied_at, cap_rules.c.definition.label("quota"))
+        .join(cap_rules, cap_rules.c.plan_id == plans.c.plan_id)
+        .where(plans.c.status == "applied", cap_rules.c.kind == "quota")
+        .order_by(plans.c.plan_id)
+    )
+    for plan_id, definition, applied_at, stored in connection.execute(query).all():
+        quota, campaign = Quota.model_validate(stored), Campaign.model_validate(definition)
+        if quota.limit is None or not concerns(quota, campaign):
+            continue
+        for group, sent in _sent_of(connection, config, quota, campaign, plan_id, applied_at).items():
+            limit = limit_of(config, quota, group, applied_at)
+            if sent > limit:
+                yield f"{quota.name} of {group}: {sent:,} of {limit:,} with plan {plan_id}"
+
+
+def _sent_of(
+    connection: Connection, config: Config, quota: Quota, campaign: Campaign, plan_id: int, at: datetime
+) -> Counter[str]:
+    """By group that the plan has written from."""
+    columns = (messages.c.shop, messages.c.channel)
+    counted = (
+        select(*columns, func.count())
+        .where(counts(quota), messages.c.state.in_(COUNTED_STATES))
+        .where(messages.c.reserved_at <= at, messages.c.send_at > begins(quota, at))
+        .group_by(*columns)
+    )
+    groups = {channel: groups_of(config, quota, channel) for channel in config.channels}
+    sent: Counter[str] = Counter()
+    for shop, channel, count in connection.execute(counted):
+        if (group := groups.get(channel, {}).get(shop)) is not None:
+            sent[group] += count
+    own = select(messages.c.shop.distinct()).where(messages.c.plan_id == plan_id, messages.c.reserved_at == at)
+    mine = {groups.get(campaign.channel, {}).get(shop) for shop in connection.execute(own).scalars()}
+    return Counter({group: count for group, count in sent.items() if group in mine})
 
 
 def sent_to_suppressed(connection: Connection) -> Iterator[str]:
@@ -214,10 +294,18 @@ def audience_differs(connection: Connection) -> Iterator[str]:
 
 
 def verdicts_changed(connection: Connection) -> Iterator[str]:
-    for row in connection.execute(select(plans).order_by(plans.c.plan_id)).all():
-        plan = Plan(row.plan_id, row.campaign, row.occurrence, row.as_of, row.hash, row.audience, counts={})
-        if plan_hash(plan, planned_verdicts(connection, row.plan_id)) != row.hash:
-            yield f"plan {row.plan_id}"
+    for plan_id in connection.execute(select(plans.c.plan_id).order_by(plans.c.plan_id)).scalars().all():
+        plan = stored_plan(connection, plan_id)
+        if stored_hash(connection, plan) != plan.hash:
+            yield f"plan {plan_id}"
+
+
+def applied_without_approval(connection: Connection) -> Iterator[str]:
+    """Plans that a person had to look at, and nobody approved what they say."""
+    for plan_id in connection.execute(select(plans.c.plan_id).where(plans.c.status == "applied")).scalars().all():
+        plan = stored_plan(connection, plan_id)
+        if (plan.summary or {}).get("needs_approval") and approved_by(connection, plan_id, plan.hash) is None:
+            yield f"plan {plan_id}"
 
 
 def event_without_sending(connection: Connection) -> Iterator[str]:
@@ -319,7 +407,8 @@ def _topics(connection: Connection) -> dict[str, list[int]]:
 def _rules(connection: Connection) -> dict[CapRule, list[int]]:
     """Plans by the cap rules that their messages had to pass."""
     stored: dict[int, list[CapRule]] = defaultdict(list)
-    for plan_id, definition in connection.execute(select(cap_rules.c.plan_id, cap_rules.c.definition)):
+    query = select(cap_rules.c.plan_id, cap_rules.c.definition).where(cap_rules.c.kind == "cap")
+    for plan_id, definition in connection.execute(query):
         stored[plan_id].append(CapRule.model_validate(definition))
     found: dict[CapRule, list[int]] = defaultdict(list)
     for plan_id, campaign in _campaigns(connection):

@@ -14,8 +14,11 @@ from lifecycle.db.engine import lock_reservations, writing
 from lifecycle.db.schema import Instant, customers, messages, plans, verdicts
 from lifecycle.errors import PlanError
 from lifecycle.ledger.secret import check_secret
-from lifecycle.planning.plan import load_plan, plan_hash, planned_verdicts
-from lifecycle.planning.recheck import recheck
+from lifecycle.planning.applying import check_applicable
+from lifecycle.planning.counting import tags_of
+from lifecycle.planning.judgement import decided
+from lifecycle.planning.plan import stored_plan
+from lifecycle.planning.recheck import rechecked, to_send
 from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign
 
@@ -51,36 +54,34 @@ def reserve(
     *,
     now: datetime,
     secret: bytes,
-    approved_by: str | None = None,
+    content_hash: str | None = None,
     run_id: str | None = None,
 ) -> Reservation:
     """Judge the selected once more and reserve a message for each who still holds; the caps count them from now.
 
-    A plan that is applied already stays as it is. Raises PlanError where the verdicts are not those that were
-    planned, or another plan was applied for the same campaign and date; ConfigError for another `secret`.
+    A plan that is applied already stays as it is. Raises PlanError where the verdicts or templates are not those
+    that were planned, an approval is missing, the plan is too old, the clock is behind, or another plan was
+    applied for the same campaign and date; ConfigError for another `secret`. Then nothing is reserved.
     """
-    plan = load_plan(engine, plan_id)
     with writing(engine) as connection:
         lock_reservations(connection)
         _hold_sends(connection)
         check_secret(connection, secret)
-        row = connection.execute(select(plans).where(plans.c.plan_id == plan_id)).one()
-        if row.status == "applied":
+        plan = stored_plan(connection, plan_id)
+        if plan.already_applied:
             return Reservation(plan_id, 0, {}, _batches(connection, plan_id), already_applied=True)
-        if plan_hash(plan, planned_verdicts(connection, plan_id)) != row.hash:
-            raise PlanError(
-                f"plan {plan_id} was changed after it was made; make a new one: tern plan {row.campaign}"
-            )
+        row = connection.execute(select(plans).where(plans.c.plan_id == plan_id)).one()
+        check_applicable(connection, config, plan, row.created_at, content_hash=content_hash, now=now)
         _refuse_second(connection, row)
         now = max([now, *_newest(connection, plan_id, now)])
-        revised = recheck(connection, config, plan_id, now=now)
         campaign = Campaign.model_validate(row.definition)
         size = config.channels[campaign.channel].batch_size
-        reserved = _insert(connection, row, campaign, size, now, run_id)
+        with rechecked(connection, config, plan_id, now=now) as revised:
+            reserved = _insert(connection, row, campaign, size, now, run_id)
         connection.execute(
             update(plans)
             .where(plans.c.plan_id == plan_id)
-            .values(status="applied", applied_at=now, approved_by=approved_by)
+            .values(status="applied", applied_at=now, approved_by=plan.approved_by)
         )
         return Reservation(plan_id, reserved, revised, _batches(connection, plan_id))
 
@@ -108,7 +109,7 @@ def _newest(connection: Connection, plan_id: int, now: datetime) -> Iterator[dat
     sent = (
         select(func.max(messages.c.send_at))
         .join_from(verdicts, messages, messages.c.customer_id == verdicts.c.customer_id)
-        .where(verdicts.c.plan_id == plan_id, verdicts.c.verdict == "selected", messages.c.send_at > now)
+        .where(to_send(plan_id), messages.c.send_at > now)
     )
     for query in (applied, sent):
         if (newest := connection.execute(query).scalar()) is not None:
@@ -127,6 +128,7 @@ def _insert(
         "customer_id": verdicts.c.customer_id,
         "channel": literal(campaign.channel),
         "purpose": literal(campaign.purpose),
+        "tags": literal(tags_of(campaign)),
         "shop": verdicts.c.shop,
         "segment": verdicts.c.segment,
         "template": literal(campaign.template),
@@ -135,17 +137,15 @@ def _insert(
         "batch": (position - 1) // batch_size + 1,
         "state": literal("reserved"),
         "send_at": literal(now, Instant()),
+        "not_before": decided.c.frees_at,
         "reserved_at": literal(now, Instant()),
         "run_id": literal(run_id),
     }
     chosen = (
         select(*(value.label(name) for name, value in columns.items()))
         .join_from(verdicts, customers, customers.c.customer_id == verdicts.c.customer_id)
-        .where(
-            verdicts.c.plan_id == plan.plan_id,
-            verdicts.c.verdict == "selected",
-            verdicts.c.revised_verdict.is_(None),
-        )
+        .outerjoin(decided, decided.c.customer_id == verdicts.c.customer_id)  # who is left and there, is held
+        .where(to_send(plan.plan_id))
     )
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(messages).from_select(list(columns), chosen).on_conflict_do_nothing()

@@ -166,7 +166,7 @@ def settled(outcome: Outcome, *, attempts: int, settings: EmailChannel, now: dat
         return {**final, "state": "unknown", "reason": outcome.text}
     reason = f"{outcome.code} {outcome.text}".strip()
     if outcome.permanent and outcome.scope != "lane":
-        return {**final, "state": "refused", "reason": reason}
+        return {**final, "state": "refused", "reason": reason, "refusal": outcome.scope}
     if attempts >= settings.max_attempts:
         return {**final, "state": "refused", "reason": f"gave up after {attempts} attempts: {reason}"}
     not_before = now + timedelta(minutes=settings.retry_minutes * 2 ** (attempts - 1))
@@ -182,7 +182,7 @@ def settle(connection: Connection, claimed: Claimed, claim: str, values: Mapping
         raise ClaimLost
 
 
-_SETTLED = ("state", "attempts", "settled_at", "not_before", "reason", "provider_id")
+_SETTLED = ("state", "attempts", "settled_at", "not_before", "reason", "refusal", "provider_id")
 _SETTLE = (
     update(messages)
     .where(

@@ -1,35 +1,48 @@
 """Caps: whom the messages of the past keep from getting one more.
 
-A rule counts a person's messages that hold a slot and whose send time lies in the half-open window
-(at - days, at]. At the limit, the limit-th newest of them is the one that blocks: when it leaves the window, a
-slot is free. Transactional messages are exempt and do not count.
+A rule counts a person's messages that hold a slot and whose send time lies in its window. At the limit, the
+limit-th newest of them is the one that blocks: when it leaves the window, a slot is free. What still waits to be
+sent counts as sent now. Transactional messages are exempt and do not count, unless a rule says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import takewhile
 
-from sqlalchemy import CTE, ColumnElement, Select, and_, case, cast, false, func, literal, null, select, union_all
+import numpy as np
+from numpy.typing import NDArray
 
-from lifecycle.db.instants import plus_days
-from lifecycle.db.schema import Big, Instant, messages
-from lifecycle.planning.judgement import Judgement, candidates, standing
+from lifecycle.db.arrays import NULL
+from lifecycle.planning.counting import concerns
+from lifecycle.planning.past import Past, newest
+from lifecycle.planning.windows import frees
 from lifecycle.settings.models import Campaign, CapRule
 
-COUNTED_STATES = ("reserved", "sending", "accepted", "unknown")
-"""`refused` gives its slot back."""
+NEVER = int(np.iinfo(np.int64).max)
+"""When a slot frees of a rule that allows nothing."""
+
+Reach = Mapping[str, NDArray[np.bool_]]
+"""By rule: whom it concerns at all, because of their shop or segment."""
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Of each person: the rule that blocks, -1 where none does; whether it does so without the messages of
+    campaigns that go first; the message that blocks and the newest that won, NULL for none; when a slot frees."""
+
+    rule: NDArray[np.int64]
+    unaided: NDArray[np.bool_]
+    message_id: NDArray[np.int64]
+    winner_id: NDArray[np.int64]
+    frees_at: NDArray[np.int64]
 
 
 def applicable(rules: Iterable[CapRule], campaign: Campaign) -> tuple[CapRule, ...]:
     """The rules that a message of `campaign` must pass."""
-    return tuple(
-        rule
-        for rule in rules
-        if (rule.channels is None or campaign.channel in rule.channels)
-        and (rule.campaigns is None or campaign.name in rule.campaigns)
-    )
+    return tuple(rule for rule in rules if rule.limit is not None and concerns(rule, campaign))
 
 
 def going_first(campaigns: Iterable[Campaign], campaign: Campaign) -> tuple[str, ...]:
@@ -39,102 +52,74 @@ def going_first(campaigns: Iterable[Campaign], campaign: Campaign) -> tuple[str,
     return tuple(other.name for other in before)
 
 
-def capped(judgement: Judgement) -> Select:
-    """customer_id, verdict (capped or lost_to), rule, blocking_message_id, frees_at of candidates still standing.
+def blocked(
+    past: Past, rules: Sequence[CapRule], numbers: Mapping[str, int], reach: Reach, people: int, at: datetime
+) -> Blocked:
+    """`rules`: those that the campaign must pass; `numbers`: each rule's bit in `past`.
 
-    Of several blocking rules the one whose slot frees last is named; a limit of 0 never frees. `lost_to`: without
-    this occurrence's messages of the campaigns that go first no rule would block; then blocking_message_id is the
-    newest of those in the rule that is named.
+    Of several blocking rules the one whose slot frees last is named. It is `unaided` if any of them blocks
+    without a winner.
     """
-    rules = applicable(judgement.rules, judgement.campaign)
-    if not rules:
-        return select(candidates.c.customer_id, literal(""), literal("")).where(false())
-    recent = _recent(judgement, max(rule.days for rule in rules))
-    by_rule = union_all(*(_by_rule(recent, rule, i, judgement) for i, rule in enumerate(rules))).subquery(
-        "by_rule"
+    best = Blocked(
+        rule=np.full(people, -1, dtype=np.int64),
+        unaided=np.zeros(people, dtype=bool),
+        message_id=np.full(people, NULL, dtype=np.int64),
+        winner_id=np.full(people, NULL, dtype=np.int64),
+        frees_at=np.full(people, NULL, dtype=np.int64),
     )
-    never_frees_first = case((by_rule.c.frees_at.is_(None), 0), else_=1)
-    last_to_free = (never_frees_first, by_rule.c.frees_at.desc(), by_rule.c.position)
-    person = by_rule.c.customer_id
-    chosen = select(
-        by_rule,
-        func.max(by_rule.c.unaided).over(partition_by=person).label("unaided_at_all"),
-        func.row_number().over(partition_by=person, order_by=last_to_free).label("choice"),
-    ).subquery("chosen")
-    unaided = chosen.c.unaided_at_all == 1
-    return select(
-        chosen.c.customer_id,
-        case((unaided, "capped"), else_="lost_to"),
-        case({i: rule.name for i, rule in enumerate(rules)}, value=chosen.c.position),
-        case((unaided, chosen.c.message_id), else_=chosen.c.winner_id),
-        chosen.c.frees_at,
-    ).where(chosen.c.choice == 1)
+    for place, rule in enumerate(rules):
+        one = _by_rule(past, rule, numbers[rule.name], people, at)
+        blocks = (one.rule == 0) & reach[rule.name]
+        best.unaided[blocks & one.unaided] = True
+        later = blocks & (one.frees_at > best.frees_at)
+        best.rule[later] = place
+        for name in ("message_id", "winner_id", "frees_at"):
+            getattr(best, name)[later] = getattr(one, name)[later]
+    return best
 
 
-def _recent(judgement: Judgement, days: int) -> CTE:
-    """Counted messages in the widest window; `winner` is 1 for those that a candidate can lose to."""
-    winners = going_first(judgement.config.campaigns_file.campaigns, judgement.campaign)
-    won = and_(messages.c.occurrence == judgement.occurrence, messages.c.what.in_(winners))
-    return (
-        select(
-            candidates.c.customer_id,
-            case((messages.c.shop == candidates.c.shop, 1), else_=0).label("same_shop"),
-            messages.c.message_id,
-            messages.c.send_at,
-            messages.c.channel,
-            messages.c.what,
-            case((won, 1), else_=0).label("winner"),
-        )
-        .join_from(candidates, messages, messages.c.customer_id == candidates.c.customer_id)
-        .where(
-            standing, messages.c.send_at > judgement.at - timedelta(days=days), messages.c.send_at <= judgement.at
-        )
-        .where(messages.c.state.in_(COUNTED_STATES), messages.c.purpose != "transactional")
-        .cte("recent")
+def counted(past: Past, rule: CapRule, number: int, people: int, at: datetime) -> NDArray[np.int64]:
+    """How many messages of each person hold a slot of the rule at `at`."""
+    holds = past.of_rule(number, rule, at) & ~past.refused
+    return np.bincount(past.person[holds], minlength=people)
+
+
+def _by_rule(past: Past, rule: CapRule, number: int, people: int, at: datetime) -> Blocked:
+    """`rule` is 0 for whom it blocks."""
+    assert rule.limit is not None, "a rule without limit blocks nobody"
+    result = Blocked(
+        rule=np.full(people, -1, dtype=np.int64),
+        unaided=np.zeros(people, dtype=bool),
+        message_id=np.full(people, NULL, dtype=np.int64),
+        winner_id=np.full(people, NULL, dtype=np.int64),
+        frees_at=np.full(people, NULL, dtype=np.int64),
     )
-
-
-def _by_rule(recent: CTE, rule: CapRule, position: int, judgement: Judgement) -> Select:
-    """One row per candidate whom `rule` blocks; `unaided` is 1 where it does so without any winner."""
     if rule.limit == 0:
-        return select(
-            candidates.c.customer_id,
-            literal(position).label("position"),
-            literal(1).label("unaided"),
-            cast(null(), Big).label("message_id"),
-            cast(null(), Big).label("winner_id"),
-            cast(null(), Instant).label("frees_at"),
-        ).where(standing)
-    person = recent.c.customer_id
-    newest_first = (recent.c.send_at.desc(), recent.c.message_id.desc())
-    winner_id = case((recent.c.winner == 1, recent.c.message_id))
-    counted = (
-        select(
-            person,
-            recent.c.message_id,
-            recent.c.send_at,
-            func.row_number().over(partition_by=person, order_by=newest_first).label("newest"),
-            func.sum(1 - recent.c.winner).over(partition_by=person).label("others"),
-            func.max(winner_id).over(partition_by=person).label("winner_id"),
-        )
-        .where(*_counts_for(rule, recent, judgement))
-        .subquery()
-    )
-    return select(
-        counted.c.customer_id,
-        literal(position).label("position"),
-        case((counted.c.others >= rule.limit, 1), else_=0).label("unaided"),
-        counted.c.message_id,
-        counted.c.winner_id,
-        plus_days(counted.c.send_at, rule.days).label("frees_at"),
-    ).where(counted.c.newest == rule.limit)
+        result.rule[:] = 0
+        result.unaided[:] = True
+        result.frees_at[:] = NEVER
+        return result
+    in_window = past.of_rule(number, rule, at)
+    holds = np.flatnonzero(in_window & ~past.refused)
+    person = past.person[holds]
+    _block(result, past, rule, holds[newest(person, rule.limit)], at)
+    winners = holds[past.won[holds]]
+    latest = winners[newest(past.person[winners], 1)]
+    result.winner_id[past.person[latest]] = past.message_id[latest]
+    others = np.bincount(past.person[holds[~past.won[holds]]], minlength=people)
+    result.unaided[:] = others >= rule.limit
+    if rule.learns_from_refusals:
+        refusals = np.flatnonzero(in_window & past.refused)
+        last = refusals[newest(past.person[refusals], 1)]
+        _block(result, past, rule, last, at)
+        result.unaided[past.person[last]] = True
+    return result
 
 
-def _counts_for(rule: CapRule, recent: CTE, judgement: Judgement) -> Iterator[ColumnElement[bool]]:
-    yield recent.c.send_at > judgement.at - timedelta(days=rule.days)
-    if rule.scope == "customer_and_shop":
-        yield recent.c.same_shop == 1
-    if rule.channels is not None:
-        yield recent.c.channel.in_(rule.channels)
-    if rule.campaigns is not None:
-        yield recent.c.what.in_(rule.campaigns)
+def _block(result: Blocked, past: Past, rule: CapRule, which: NDArray[np.int64], at: datetime) -> None:
+    """By the messages `which`, one a person, where they free later than what blocks already."""
+    whom, until = past.person[which], frees(rule, past.sent[which], at)
+    later = until > result.frees_at[whom]
+    result.rule[whom] = 0
+    result.message_id[whom[later]] = past.message_id[which][later]
+    result.frees_at[whom[later]] = until[later]

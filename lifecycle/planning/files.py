@@ -88,6 +88,7 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
         rule=row["rule"] or None,
         blocking_message_id=int(message_id) if message_id else None,
         frees_at=parse_instant(frees_at) if frees_at else None,
+        lost_to=row["lost_to"] or None,
         segment=row["segment"],
         shop=row["shop"] or None,
         locale=row["locale"] or None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, MetaData, Table, Text, exists
+from sqlalchemy import Column, Integer, MetaData, Table, Text, exists
 
 from lifecycle.db.schema import Big, Instant
 from lifecycle.settings import Config
-from lifecycle.settings.models import Campaign, CapRule
+from lifecycle.settings.models import Campaign, CapRule, Quota
 
 work_tables = MetaData()
 
@@ -34,8 +34,31 @@ decided = Table(
     Column("rule", Text),
     Column("blocking_message_id", Big),
     Column("frees_at", Instant),
+    Column("lost_to", Text),
     prefixes=["temporary"],
 )
+
+found = Table(
+    "found",
+    work_tables,
+    Column("customer_id", Big, nullable=False),
+    Column("verdict", Big, nullable=False, comment="place in schema.VERDICTS"),
+    Column("rule", Big, nullable=False, comment="place in a list of names"),
+    Column("blocking_message_id", Big, nullable=False),
+    Column("frees_at", Big, nullable=False, comment="microseconds since 1970"),
+    Column("lost_to", Big, nullable=False, comment="place in a list of names"),
+    prefixes=["temporary"],
+)
+"""What was decided outside of the database, on its way into `decided`: whole numbers, arrays.NULL for nothing."""
+
+contenders = Table(
+    "contenders",
+    work_tables,
+    Column("customer_id", Big, primary_key=True, autoincrement=False),
+    Column("shop", Integer, nullable=False, comment="place in config/shops.yaml"),
+    prefixes=["temporary"],
+)
+"""Everybody who competes for slots: candidates still standing, and those of other campaigns."""
 
 standing = ~exists().where(decided.c.customer_id == candidates.c.customer_id)
 """Candidates of whom nothing is decided yet."""
@@ -43,13 +66,16 @@ standing = ~exists().where(decided.c.customer_id == candidates.c.customer_id)
 
 @dataclass(frozen=True)
 class Judgement:
-    """`at` is when a message would be sent; `rules` are all caps, also those that do not concern the campaign."""
+    """`at`: when a message would be sent. `since`: the build that chose the people. `rules`, `quotas`: all there
+    are, also those that do not concern the campaign."""
 
     config: Config
     campaign: Campaign
     occurrence: str
-    rules: tuple[CapRule, ...]
     at: datetime
+    since: datetime | None = None
+    rules: tuple[CapRule, ...] = ()
+    quotas: tuple[Quota, ...] = ()
 
     @property
     def channel_kind(self) -> str:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Text, cast, func, insert, literal, select, update
 
+from lifecycle.db.arrays import EPOCH
 from lifecycle.db.engine import lock_reservations, reading, writing
-from lifecycle.db.schema import VERDICTS, cap_rules, plans, verdicts
+from lifecycle.db.instants import elapsed
+from lifecycle.db.schema import VERDICTS, Instant, microseconds, plans, verdicts
+from lifecycle.db.schema import cap_rules as cap_rules_table
 from lifecycle.errors import PlanError, UsageError
+from lifecycle.planning.approval import approved_by
 from lifecycle.planning.audience import audience
+from lifecycle.planning.guards import summary
 from lifecycle.planning.judgement import Judgement
-from lifecycle.planning.records import Plan, Verdict
-from lifecycle.planning.verdicts import COLUMNS, judged
-from lifecycle.segments.members import hold_members
+from lifecycle.planning.records import Plan, Slots, Verdict
+from lifecycle.planning.verdicts import COLUMNS, judged, rivals
+from lifecycle.segments.members import hold_members, newest_build
 from lifecycle.settings import Config
-from lifecycle.settings.models import Campaign, zone
+from lifecycle.settings.models import CapRule, Quota, zone
+from lifecycle.settings.policies import cap_rules
 
 
 def make_plan(
@@ -32,13 +39,14 @@ def make_plan(
     run_id: str | None = None,
     occurrence: str | None = None,
     rehearsal: bool = False,
+    content_hash: str | None = None,
 ) -> Plan:
     """Judge the campaign's audience and write the plan down, all or nothing.
 
     The audience is that of `as_of`; whether they may be written to is judged for `now`, when the messages would
     go out. `occurrence` is the date of `as_of` in the campaigns' time zone unless given. If a plan for this
     campaign and occurrence has been applied, that one is returned and nothing is written; a `rehearsal` is then
-    planned for the next day.
+    planned for the next day. `content_hash`: of the templates as they would be sent now.
 
     Raises ConfigError for an unknown campaign and PlanError where no segments are built.
     """
@@ -48,22 +56,36 @@ def make_plan(
         lock_reservations(connection)
         if (applied := _applied_plan(connection, campaign.name, occurrence)) is not None:
             if not rehearsal:
-                return _read(connection, applied)
+                return stored_plan(connection, applied)
             occurrence = occurrence_of(config, as_of + timedelta(days=1))
         hold_members(connection)
         people = audience(connection, config, campaign, as_of=as_of)
-        plan_id = _start(connection, config, campaign, occurrence, as_of, now, run_id)
-        judgement = Judgement(config, campaign, occurrence, config.caps_file.caps, max(as_of, now))
-        with judged(connection, people, judgement) as rows:
-            _write_verdicts(connection, plan_id, rows)
-        _freeze(connection, plan_id, people)
-        return _read(connection, plan_id)
+        judgement = Judgement(
+            config,
+            campaign,
+            occurrence,
+            at=max(as_of, now),
+            since=newest_build(connection, until=as_of),
+            rules=rules_of(config),
+            quotas=config.caps_file.quotas,
+        )
+        plan_id = _start(connection, judgement, as_of, now, run_id, content_hash)
+        competing = rivals(connection, judgement, as_of=as_of)
+        with judged(connection, people, judgement, competing) as result:
+            _write_verdicts(connection, plan_id, result.people)
+        _freeze(connection, judgement, plan_id, people, result.slots)
+        return stored_plan(connection, plan_id)
+
+
+def rules_of(config: Config) -> tuple[CapRule, ...]:
+    """All caps: the seller's own, then those of the platforms."""
+    return (*config.caps_file.caps, *cap_rules(config))
 
 
 def load_plan(engine: Engine, plan_id: int) -> Plan:
     """Raises UsageError where there is no such plan."""
     with reading(engine) as connection:
-        return _read(connection, plan_id)
+        return stored_plan(connection, plan_id)
 
 
 def occurrence_of(config: Config, as_of: datetime) -> str:
@@ -78,16 +100,40 @@ def planned_verdicts(connection: Connection, plan_id: int) -> Iterator[Verdict]:
     return (Verdict(*row) for row in rows)
 
 
-def plan_hash(plan: Plan, planned: Iterator[Verdict]) -> str:
-    """SHA-256, hex, over the campaign, its date and `as_of`, and every verdict by customer_id."""
-    digest = sha256(_line(plan.campaign, plan.occurrence, plan.as_of))
-    for verdict in planned:
-        digest.update(_line(*(getattr(verdict, name) for name in COLUMNS)))
+def plan_hash(plan: Plan, planned: Iterable[Verdict]) -> str:
+    """SHA-256, hex, over the campaign, its date, definition and templates, `as_of`, and every verdict by
+    customer_id."""
+    return _digest(plan, (_line(*(getattr(verdict, name) for name in COLUMNS)) for verdict in planned))
+
+
+def stored_hash(connection: Connection, plan: Plan) -> str:
+    """The same over the verdicts as they are stored; the database writes the lines, ten times faster."""
+    line = reduce(lambda first, second: first + "|" + second, (_text(verdicts.c[name]) for name in COLUMNS))
+    query = select(line).where(verdicts.c.plan_id == plan.plan_id).order_by(verdicts.c.customer_id)
+    return _digest(plan, connection.execute(query, execution_options={"yield_per": 50_000}).scalars())
+
+
+def _text(column: ColumnElement[Any]) -> ColumnElement[str]:
+    value = elapsed(EPOCH, column) if isinstance(column.type, Instant) else column
+    return func.coalesce(cast(value, Text), "")
+
+
+def _digest(plan: Plan, lines: Iterable[str]) -> str:
+    head = (plan.campaign, plan.occurrence, plan.as_of, plan.definition_hash, plan.content_hash)
+    digest = sha256(_line(*head).encode())
+    for line in lines:
+        digest.update(b"\n" + line.encode())
     return digest.hexdigest()
 
 
-def _line(*values: Any) -> bytes:
-    return (json.dumps(values, default=datetime.isoformat, separators=(",", ":")) + "\n").encode()
+def _line(*values: Any) -> str:
+    return "|".join(_plain(value) for value in values)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(microseconds(value)) if isinstance(value, datetime) else str(value)
 
 
 def _applied_plan(connection: Connection, campaign: str, occurrence: str) -> int | None:
@@ -99,32 +145,39 @@ def _applied_plan(connection: Connection, campaign: str, occurrence: str) -> int
 
 def _start(
     connection: Connection,
-    config: Config,
-    campaign: Campaign,
-    occurrence: str,
+    judgement: Judgement,
     as_of: datetime,
     now: datetime,
     run_id: str | None,
+    content_hash: str | None,
 ) -> int:
-    """The plan's row, still without verdicts, and the cap rules as they stand."""
+    """The plan's row, still without verdicts, and caps and quotas as they stand."""
     values = {
-        "campaign": campaign.name,
-        "occurrence": occurrence,
+        "campaign": judgement.campaign.name,
+        "occurrence": judgement.occurrence,
         "as_of": as_of,
         "created_at": now,
         "hash": "",
         "audience": 0,
         "status": "draft",
-        "definition": campaign.model_dump(mode="json"),
+        "definition": judgement.campaign.model_dump(mode="json"),
+        "content_hash": content_hash,
         "run_id": run_id,
     }
-    plan_id = connection.execute(insert(plans).values(values).returning(plans.c.plan_id)).scalar_one()
+    plan_id: int = connection.execute(insert(plans).values(values).returning(plans.c.plan_id)).scalar_one()
+    numbered = enumerate((*judgement.rules, *judgement.quotas))
     rules = [
-        {"plan_id": plan_id, "rule": rule.name, "position": position, "definition": rule.model_dump(mode="json")}
-        for position, rule in enumerate(config.caps_file.caps)
+        {
+            "plan_id": plan_id,
+            "rule": rule.name,
+            "kind": "quota" if isinstance(rule, Quota) else "cap",
+            "position": position,
+            "definition": rule.model_dump(mode="json"),
+        }
+        for position, rule in numbered
     ]
     if rules:
-        connection.execute(insert(cap_rules), rules)
+        connection.execute(insert(cap_rules_table), rules)
     return plan_id
 
 
@@ -133,19 +186,28 @@ def _write_verdicts(connection: Connection, plan_id: int, judged_people: Select)
     connection.execute(insert(verdicts).from_select([*COLUMNS, "plan_id"], rows))
 
 
-def _freeze(connection: Connection, plan_id: int, people: Select) -> None:
+def _freeze(
+    connection: Connection, judgement: Judgement, plan_id: int, people: Select, slots: Sequence[Slots]
+) -> None:
     audience_size = connection.execute(select(func.count()).select_from(people.subquery())).scalar_one()
-    draft = _read(connection, plan_id)
+    draft = stored_plan(connection, plan_id)
     judged = sum(draft.counts.values())
     if judged != audience_size:
         raise PlanError(
             f"{draft.campaign}: {judged} verdicts for an audience of {audience_size}; nothing is planned"
         )
-    values = {"audience": audience_size, "hash": plan_hash(draft, planned_verdicts(connection, plan_id))}
+    values = {
+        "audience": audience_size,
+        "hash": stored_hash(connection, draft),
+        "summary": summary(
+            connection, judgement.config, judgement.campaign, judgement.occurrence, draft.counts, slots
+        ),
+    }
     connection.execute(update(plans).where(plans.c.plan_id == plan_id).values(values))
 
 
-def _read(connection: Connection, plan_id: int) -> Plan:
+def stored_plan(connection: Connection, plan_id: int) -> Plan:
+    """Raises UsageError where there is no such plan."""
     row = connection.execute(select(plans).where(plans.c.plan_id == plan_id)).one_or_none()
     if row is None:
         raise UsageError(f"there is no plan {plan_id}; make one with: tern plan CAMPAIGN")
@@ -161,5 +223,13 @@ def _read(connection: Connection, plan_id: int) -> Plan:
         counts={
             verdict: found.get(verdict, 0) for verdict in VERDICTS if verdict in found or verdict == "selected"
         },
+        definition_hash=_hash_of(row.definition),
+        content_hash=row.content_hash,
         already_applied=row.status == "applied",
+        summary=row.summary,
+        approved_by=row.approved_by or approved_by(connection, plan_id, row.hash),
     )
+
+
+def _hash_of(definition: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(definition, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -3,12 +3,35 @@ standing to whom it applies; `rule` says in one word what decided."""
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, null, or_, select, union_all
+from collections import defaultdict
+from datetime import datetime
 
-from lifecycle.customers.consent import effective_consent
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    exists,
+    false,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
+from lifecycle.customers.consent import ANY_CONSENT, ConsentLaw, effective_consent, months_later
 from lifecycle.customers.suppression import active_suppressions
+from lifecycle.db.schema import customers, orders
 from lifecycle.planning import holdout
 from lifecycle.planning.judgement import Judgement, candidates, standing
+
+BOUGHT = ("open", "paid")
+"""States of an order that ends the reason to bring somebody back."""
 
 
 def no_address(judgement: Judgement) -> Select:
@@ -35,30 +58,75 @@ def suppressed(judgement: Judgement) -> Select:
     return select(found.c.customer_id, literal("suppressed"), found.c.reason).where(found.c.newest == 1)
 
 
-def no_consent(judgement: Judgement) -> Select:
-    """`rule` is the state of the consent given to the shop that would write, or never_given."""
+def no_consent(judgement: Judgement, law: ConsentLaw = ANY_CONSENT) -> Select:
+    """`rule` is the state of the consent given to the shop that would write, or never_given; where the person's
+    country does not accept it, basis_… and what it rests on; or reconfirm, where it is too old there.
+
+    Consent is asked for marketing only.
+    """
+    if judgement.campaign.purpose != "marketing":
+        return _people("no_consent", cast(null(), Text)).where(false())
     consent = effective_consent(judgement.at).subquery("consent")
-    said = select(candidates.c.customer_id, consent.c.status).where(
+    state = _state(consent.c, law, judgement.at)
+    said = select(candidates.c.customer_id, state.label("state")).where(
         standing,
         consent.c.customer_id == candidates.c.customer_id,
         consent.c.shop == candidates.c.shop,
         consent.c.channel == judgement.channel_kind,
         consent.c.topic == judgement.campaign.topic,
     )
+    if law != ANY_CONSENT:
+        said = said.where(customers.c.customer_id == candidates.c.customer_id)
     everybody = select(candidates.c.customer_id, cast(null(), Text)).where(standing)
     # A union and not an outer join, which SQLite would answer with one scan of all consents per person.
     both = union_all(said, everybody).subquery("both")
-    status = func.coalesce(func.max(both.c.status), "never_given")
+    rule = func.coalesce(func.max(both.c.state), "never_given")
     return (
-        select(both.c.customer_id, literal("no_consent"), status)
+        select(both.c.customer_id, literal("no_consent"), rule)
         .group_by(both.c.customer_id)
-        .having(status != "granted")
+        .having(rule != "granted")
+    )
+
+
+def _state(consent: ReadOnlyColumnCollection, law: ConsentLaw, at: datetime) -> ColumnElement[str]:
+    """granted, withdrawn, or why a grant does not count in the country that `customers` says."""
+    country = customers.c.country
+    countries: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for code, bases in law.bases.items():
+        if bases is not None:
+            countries[bases].append(code)
+    unaccepted = [and_(country.in_(codes), consent.basis.not_in(bases)) for bases, codes in countries.items()]
+    if law.elsewhere is not None:
+        unlisted = or_(country.is_(None), country.not_in(list(law.bases)))
+        unaccepted.append(and_(unlisted, consent.basis.not_in(law.elsewhere)))
+    too_old = [
+        and_(country == code, consent.occurred_at <= months_later(at, -12 * years))
+        for code, years in law.reconfirm_years.items()
+    ]
+    return case(
+        (consent.status != "granted", consent.status),
+        *((condition, literal("basis_") + consent.basis) for condition in unaccepted),
+        *((condition, literal("reconfirm")) for condition in too_old),
+        else_=consent.status,
     )
 
 
 def unknown_shop(judgement: Judgement) -> Select:
     """The shop that would write is no longer configured: nobody could sign the message."""
     return _people("policy", literal("unknown_shop")).where(candidates.c.shop.not_in(judgement.config.shops))
+
+
+def ordered_since(judgement: Judgement) -> Select:
+    """Who has ordered since the build that chose them: the campaign's reason to write is gone."""
+    if not judgement.campaign.drop_when_ordered or judgement.since is None:
+        return _people("condition_gone", literal("ordered")).where(false())
+    bought = exists().where(
+        orders.c.customer_id == candidates.c.customer_id,
+        orders.c.ordered_at > judgement.since,
+        orders.c.ordered_at <= judgement.at,
+        orders.c.status.in_(BOUGHT),
+    )
+    return _people("condition_gone", literal("ordered")).where(bought)
 
 
 def held_out(judgement: Judgement) -> Select:

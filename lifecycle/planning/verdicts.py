@@ -2,43 +2,152 @@
 
 The reasons are asked one after the other, each only about those still standing. Whom they are asked about and
 what was decided are in two temporary tables with keys, so that no planner, however wrong about their sizes, joins
-them without an index.
+them without an index. Caps, quotas and the competition of campaigns are decided over arrays: `contest`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 
 from sqlalchemy import Connection, Select, case, func, insert, select
 
-from lifecycle.db.schema import customers
-from lifecycle.planning.caps import capped
+from lifecycle.customers.consent import ConsentLaw
+from lifecycle.db.engine import analyze
+from lifecycle.db.schema import customers, plans
+from lifecycle.planning.audience import audience
+from lifecycle.planning.contest import Contender, contest
+from lifecycle.planning.counting import concerns
 from lifecycle.planning.judgement import Judgement, candidates, decided, work_tables
-from lifecycle.planning.reasons import held_out, no_address, no_consent, suppressed, unknown_shop
+from lifecycle.planning.policy import policy_reasons
+from lifecycle.planning.quiet import quiet_hours
+from lifecycle.planning.reasons import held_out, no_address, no_consent, ordered_since, suppressed, unknown_shop
+from lifecycle.planning.records import Slots
+from lifecycle.planning.stored import Stored, contender, record
+from lifecycle.settings.models import Campaign, CapRule, Quota
+from lifecycle.settings.policies import policies, quiet_hours_of
 
-_REASONS = (no_address, suppressed, no_consent, unknown_shop, held_out, capped)
+_REASONS: tuple[Callable[[Judgement], Select], ...] = (
+    no_address,
+    suppressed,
+    lambda judgement: no_consent(judgement, _law()),
+    unknown_shop,
+    *policy_reasons,
+    ordered_since,
+    held_out,
+)
 
-COLUMNS = ("customer_id", "verdict", "rule", "blocking_message_id", "frees_at", "segment", "shop", "locale")
+COLUMNS = (
+    "customer_id", "verdict", "rule", "blocking_message_id", "frees_at", "lost_to", "segment", "shop", "locale",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """people: the Select of COLUMNS, for each of them. slots: what quotas came to."""
+
+    people: Select
+    slots: tuple[Slots, ...]
 
 
 @contextmanager
-def judged(connection: Connection, people: Select, judgement: Judgement) -> Iterator[Select]:
-    """Judge `people` (customer_id, unique; segment, shop, locale); inside, the Select yields COLUMNS for each.
+def judged(
+    connection: Connection, people: Select, judgement: Judgement, rivals: Sequence[Contender] = ()
+) -> Iterator[Judged]:
+    """Judge `people` (customer_id, unique; segment, shop, locale); inside, `decided` holds all but the selected.
 
     `rule` is what decided: the reason of a suppression, the state of a consent, the experiment, the cap.
     """
-    work_tables.create_all(connection, checkfirst=False)
-    connection.execute(insert(candidates).from_select([column.name for column in candidates.c], _known(people)))
-    for reason in _REASONS:
-        found = reason(judgement)
-        columns = [column.name for column in decided.c][: len(found.selected_columns)]
-        connection.execute(insert(decided).from_select(columns, found))
-    both = {column.name: column for column in (*decided.c, *candidates.c)}
-    both["verdict"] = func.coalesce(decided.c.verdict, "selected")
-    yield select(*(both[name].label(name) for name in COLUMNS)).outerjoin_from(
-        candidates, decided, decided.c.customer_id == candidates.c.customer_id
+    with _work_tables(connection):
+        _ask(connection, people, judgement)
+        mine = contender(connection, judgement, judgement.at)
+        outcome = contest(Stored(connection, judgement, alone=not rivals), judgement, mine, rivals)
+        record(connection, outcome)
+        _insert(connection, quiet_hours(connection, judgement, quiet_hours_of))
+        both = {column.name: column for column in (*decided.c, *candidates.c)}
+        both["verdict"] = func.coalesce(decided.c.verdict, "selected")
+        yield Judged(
+            select(*(both[name].label(name) for name in COLUMNS)).outerjoin_from(
+                candidates, decided, decided.c.customer_id == candidates.c.customer_id
+            ),
+            outcome.slots,
+        )
+
+
+@contextmanager
+def reconsidered(connection: Connection, people: Select, judgement: Judgement) -> Iterator[None]:
+    """Of people who were to be written to, put into `decided` those whose reason is gone, and those for whom it is
+    night at `judgement.at`. Consent and suppression are asked of each message when it leaves."""
+    with _work_tables(connection):
+        connection.execute(insert(candidates).from_select([c.name for c in candidates.c], _known(people)))
+        _insert(connection, ordered_since(judgement))
+        _insert(connection, quiet_hours(connection, judgement, quiet_hours_of))
+        yield
+
+
+def rivals(connection: Connection, judgement: Judgement, *, as_of: datetime) -> tuple[Contender, ...]:
+    """The other campaigns that may want the same slots, today or within the look-ahead, and whom they could be
+    sent to as things stand."""
+    found = (
+        _standing(connection, judgement, other, at, as_of)
+        for other in judgement.config.campaigns.values()
+        if other.name != judgement.campaign.name
+        and _share_slots(judgement, other)
+        and (at := _next(connection, judgement, other)) is not None
     )
+    return tuple(rival for rival in found if len(rival.customer_id))
+
+
+def _standing(
+    connection: Connection, judgement: Judgement, campaign: Campaign, at: datetime, as_of: datetime
+) -> Contender:
+    theirs = Judgement(
+        judgement.config, campaign, judgement.occurrence, judgement.at, judgement.since, judgement.rules, ()
+    )
+    with _work_tables(connection):
+        _ask(connection, audience(connection, judgement.config, campaign, as_of=as_of), theirs)
+        return contender(connection, theirs, at)
+
+
+def _share_slots(judgement: Judgement, other: Campaign) -> bool:
+    rules: tuple[CapRule | Quota, ...] = (*judgement.rules, *judgement.quotas)
+    return any(
+        rule.limit is not None and concerns(rule, judgement.campaign) and concerns(rule, other) for rule in rules
+    )
+
+
+def _next(connection: Connection, judgement: Judgement, other: Campaign) -> datetime | None:
+    """When the other campaign is sent next, from today on within the look-ahead; one that is due every day only
+    counts today."""
+    today = date.fromisoformat(judgement.occurrence)
+    applied = select(plans.c.occurrence).where(plans.c.campaign == other.name, plans.c.status == "applied")
+    done = connection.execute(applied.where(plans.c.occurrence == judgement.occurrence)).scalar() is not None
+    if other.schedule is None:
+        return None if done else judgement.at
+    ahead = range(1 if done else 0, judgement.config.campaigns_file.look_ahead_days + 1)
+    due = (days for days in ahead if other.schedule.is_due(today + timedelta(days=days)))
+    days = next(due, None)
+    return None if days is None else judgement.at + timedelta(days=days)
+
+
+def _ask(connection: Connection, people: Select, judgement: Judgement) -> None:
+    connection.execute(insert(candidates).from_select([c.name for c in candidates.c], _known(people)))
+    analyze(connection, candidates)
+    for reason in _REASONS:
+        _insert(connection, reason(judgement))
+
+
+def _insert(connection: Connection, reason: Select) -> None:
+    columns = [column.name for column in decided.c][: len(reason.selected_columns)]
+    connection.execute(insert(decided).from_select(columns, reason))
+
+
+@contextmanager
+def _work_tables(connection: Connection) -> Iterator[None]:
+    work_tables.create_all(connection, checkfirst=False)
+    yield
     work_tables.drop_all(connection, checkfirst=False)
 
 
@@ -48,4 +157,13 @@ def _known(people: Select) -> Select:
     address_hash = case((customers.c.email.is_not(None), customers.c.email_hash))
     return select(person, address_hash, customers.c.seed).join_from(
         person, customers, customers.c.customer_id == person.c.customer_id
+    )
+
+
+def _law() -> ConsentLaw:
+    laws = policies()
+    return ConsentLaw(
+        bases={code: law.consent_bases for code, law in laws.countries.items()},
+        reconfirm_years={code: law.reconfirm_years for code, law in laws.countries.items() if law.reconfirm_years},
+        elsewhere=laws.elsewhere.consent_bases,
     )

@@ -13,9 +13,12 @@ from lifecycle.customers.suppression import active_suppressions
 from lifecycle.db.engine import reading
 from lifecycle.db.schema import cap_rules, customers, identities, messages, plans, segment_members, verdicts
 from lifecycle.errors import UsageError
-from lifecycle.planning.caps import COUNTED_STATES
+from lifecycle.planning.counting import COUNTED_STATES, counts
+from lifecycle.planning.records import TO_SEND
+from lifecycle.planning.windows import begins
 from lifecycle.planning.wording import Filler, Reason, message_words, moment
 from lifecycle.segments.members import member_at
+from lifecycle.settings.models import CapRule, Quota
 
 
 def why(
@@ -87,14 +90,15 @@ def _planned(
 
 def _outcome(connection: Connection, row: Row[Any]) -> str:
     """What a verdict came to. row: of `verdicts`, with its plan's campaign, status, as_of, created_at."""
-    if row.verdict != "selected":
+    if row.verdict not in TO_SEND:
         written = "not sent" if row.status == "applied" else "would not be sent"
         return f"{written}, {_reason(connection, row).words()}"
     if row.revised_verdict is not None:
         revised = Reason(row.revised_verdict, row.revised_rule, row.shop)
         return f"selected, but no longer when it was to be sent at {moment(row.revised_at)}, {revised.words()}"
     if row.status != "applied":
-        return f"would be sent from {row.shop} in {row.locale}"
+        held = f", at {moment(row.frees_at)} when their quiet hours end" if row.frees_at else ""
+        return f"would be sent from {row.shop} in {row.locale}{held}"
     query = select(messages).where(messages.c.plan_id == row.plan_id, messages.c.customer_id == row.customer_id)
     message = connection.execute(query).one_or_none()
     return message_words(message) if message else "selected, but another message of this date was there first"
@@ -105,13 +109,17 @@ def _reason(connection: Connection, row: Row[Any]) -> Reason:
     known: dict[str, Any] = {}
     if row.verdict == "suppressed":
         known["since"] = _suppressed_since(connection, row.customer_id, row.rule, judged_at)
-    elif row.verdict in ("capped", "lost_to"):
+    elif row.verdict in ("capped", "lost_to", "quota"):
         query = select(cap_rules.c.definition).where(
             cap_rules.c.plan_id == row.plan_id, cap_rules.c.rule == row.rule
         )
-        known["cap"] = connection.execute(query).scalar()
-        known["fillers"] = _fillers(connection, row, known["cap"], judged_at)
-    return Reason(row.verdict, row.rule, row.shop, frees_at=row.frees_at, **known)
+        definition = connection.execute(query).scalar()
+        if definition is not None and row.verdict == "quota":
+            known["quota"] = Quota.model_validate(definition)
+        elif definition is not None:
+            known["cap"] = CapRule.model_validate(definition)
+            known["fillers"] = _fillers(connection, row, known["cap"], judged_at)
+    return Reason(row.verdict, row.rule, row.shop, frees_at=row.frees_at, lost_to=row.lost_to, **known)
 
 
 def _suppressed_since(connection: Connection, customer_id: int, reason: str, at: datetime) -> datetime | None:
@@ -124,27 +132,28 @@ def _suppressed_since(connection: Connection, customer_id: int, reason: str, at:
     return connection.execute(query).scalar()
 
 
-def _fillers(connection: Connection, row: Row[Any], cap: dict[str, Any] | None, at: datetime) -> list[Filler]:
-    """The messages that the cap counted, oldest first; for lost_to the one that won."""
+def _fillers(connection: Connection, row: Row[Any], cap: CapRule, at: datetime) -> list[Filler]:
+    """The messages that the cap counted, oldest first; for lost_to the one that won, if it was reserved."""
     query = select(messages.c.message_id, messages.c.what, messages.c.send_at)
-    oldest = connection.execute(query.where(messages.c.message_id == row.blocking_message_id)).one_or_none()
-    if cap is None or oldest is None:
+    blocking = connection.execute(query.where(messages.c.message_id == row.blocking_message_id)).one_or_none()
+    if blocking is None:
         return []
     if row.verdict == "lost_to":
-        return [Filler(*oldest)]
+        return [Filler(*blocking)]
     query = query.where(
-        messages.c.customer_id == row.customer_id,
-        messages.c.send_at.between(oldest.send_at, at),
+        counts(cap),
+        messages.c.send_at > begins(cap, at),
+        messages.c.send_at <= at,
         messages.c.state.in_(COUNTED_STATES),
-        messages.c.purpose != "transactional",
     )
-    if cap["scope"] == "customer_and_shop":
+    if cap.scope == "address":
+        mine = select(customers.c.email_hash).where(customers.c.customer_id == row.customer_id)
+        query = query.where(messages.c.address_hash == mine.scalar_subquery())
+    else:
+        query = query.where(messages.c.customer_id == row.customer_id)
+    if cap.scope == "customer_and_shop":
         query = query.where(messages.c.shop == row.shop)
-    if cap["channels"] is not None:
-        query = query.where(messages.c.channel.in_(cap["channels"]))
-    if cap["campaigns"] is not None:
-        query = query.where(messages.c.what.in_(cap["campaigns"]))
-    newest_first = query.order_by(messages.c.send_at.desc(), messages.c.message_id.desc()).limit(cap["limit"])
+    newest_first = query.order_by(messages.c.send_at.desc(), messages.c.message_id.desc()).limit(cap.limit)
     return [Filler(*found) for found in connection.execute(newest_first)][::-1]
 
 

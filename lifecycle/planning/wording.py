@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from lifecycle.settings.models import CapRule, Counting, Quota
+from lifecycle.settings.policies import policies
 
 _ADDRESS = re.compile(r"[^\s<>()]+@[^\s<>()]+")
 _SUPPRESSIONS = {
@@ -30,8 +33,8 @@ class Filler:
 class Reason:
     """A verdict other than `selected` and what is known about it.
 
-    cap: the rule as it stood, as in config/caps.yaml. fillers: messages that fill it, oldest first; for lost_to
-    the one that won. since: when a suppression began.
+    cap, quota: the rule as it stood. fillers: messages that fill it, oldest first; for lost_to the one that won.
+    lost_to: the campaign that won, where its message is not reserved yet. since: when a suppression began.
     """
 
     verdict: str
@@ -39,7 +42,9 @@ class Reason:
     shop: str | None
     frees_at: datetime | None = None
     since: datetime | None = None
-    cap: Mapping[str, Any] | None = None
+    cap: CapRule | None = None
+    quota: Quota | None = None
+    lost_to: str | None = None
     fillers: Sequence[Filler] = ()
 
     def words(self) -> str:
@@ -84,11 +89,23 @@ def _suppressed(reason: Reason) -> str:
 def _no_consent(reason: Reason) -> str:
     if reason.rule == "withdrawn":
         return f"they withdrew their consent at {reason.shop}"
+    if reason.rule == "reconfirm":
+        return f"their consent at {reason.shop} is so old that their country's law wants it confirmed again"
+    if (reason.rule or "").startswith("basis_"):
+        basis = (reason.rule or "").removeprefix("basis_").replace("_", " ")
+        return f"their consent at {reason.shop} is by {basis}, which their country's law does not accept"
     return f"they gave {reason.shop or 'no shop'} no consent that counts"
 
 
 def _policy(reason: Reason) -> str:
-    return f"{reason.shop}, the shop of their newest order, is not in config/shops.yaml"
+    if reason.rule == "unknown_shop":
+        return f"{reason.shop}, the shop of their newest order, is not in config/shops.yaml"
+    if reason.rule == "no_common_hour":
+        return "there is no hour outside of the quiet hours in all the time zones where they may be"
+    rule = next((each for each in policies().rules if each.name == reason.rule), None)
+    if rule is None:
+        return f"rule {reason.rule} forbids it"
+    return f'{rule.name} forbids it: "{rule.says}" ({rule.source}, read {rule.dated})'
 
 
 def _hold_out(reason: Reason) -> str:
@@ -98,23 +115,46 @@ def _hold_out(reason: Reason) -> str:
 def _capped(reason: Reason) -> str:
     if reason.cap is None:
         return f"rule {reason.rule} had no slot left"
-    if reason.cap["limit"] == 0:
+    if reason.cap.limit == 0:
         return f"rule {reason.rule} allows nothing"
-    return f"{_allowance(reason)} and {_listed(reason.fillers)} it; {_free_again(reason)}"
+    return f"{_allowance(reason.cap, reason.shop)} and {_listed(reason.fillers)} it; {_free_again(reason)}"
 
 
 def _lost_to(reason: Reason) -> str:
-    if reason.cap is None or not reason.fillers:
-        return f"a message of higher priority took the slot of rule {reason.rule}"
-    [won] = reason.fillers
-    took = f"message {won.message_id} ({won.what}, {_day(won.send_at)}) goes first and took the slot"
-    return f"{took}: {_allowance(reason)}; {_free_again(reason)}"
+    if reason.lost_to is not None:
+        won = f"{reason.lost_to} goes first or is worth more, and the slot is kept for it"
+    elif reason.fillers:
+        [filler] = reason.fillers
+        won = f"message {filler.message_id} ({filler.what}, {_day(filler.send_at)}) goes first and took the slot"
+    else:
+        won = "a message that goes first took the slot"
+    if reason.cap is None:
+        return f"{won} of rule {reason.rule}"
+    return f"{won}: {_allowance(reason.cap, reason.shop)}; {_free_again(reason)}"
+
+
+def _quota(reason: Reason) -> str:
+    if reason.quota is None:
+        return f"quota {reason.rule} was used up"
+    of = {"shop": f" of {reason.shop}", "channel": " of the channel", "sender_domain": " of the sender's domain"}
+    free = f"; {_free_again(reason)}" if reason.frees_at else ""
+    return (
+        f"the slots of quota {reason.rule}{of[reason.quota.scope]} {window_words(reason.quota)} were used up, or "
+        f"went to messages that are worth more{free}"
+    )
 
 
 def _condition_gone(reason: Reason) -> str:
     if reason.rule == "expired":
         return "it had waited too long for the mail server, so it was not sent any more"
+    if reason.rule == "ordered":
+        return "they have ordered since the segments were built"
     return "the reason to write no longer held"
+
+
+def _quiet_hours(reason: Reason) -> str:
+    until = f" until {moment(reason.frees_at)}" if reason.frees_at else ""
+    return f"it is night where they are; held{until}"
 
 
 _EXPLAINED = {
@@ -125,16 +165,23 @@ _EXPLAINED = {
     "condition_gone": _condition_gone,
     "hold_out": _hold_out,
     "capped": _capped,
+    "quota": _quota,
     "lost_to": _lost_to,
+    "quiet_hours": _quiet_hours,
 }
 
 
-def _allowance(reason: Reason) -> str:
-    assert reason.cap is not None
-    limit, days = reason.cap["limit"], reason.cap["days"]
-    kind = "e-mail" if reason.cap["channels"] == ["email"] else "message"
-    where = f" from {reason.shop}" if reason.cap["scope"] == "customer_and_shop" else ""
-    return f"rule {reason.rule} allows {_count(limit, kind)} in {_count(days, 'day')}{where}"
+def _allowance(cap: CapRule, shop: str | None) -> str:
+    kind = "e-mail" if cap.channels == ("email",) else "message"
+    where = {"customer_and_shop": f" from {shop}", "address": " to one address"}.get(cap.scope, "")
+    return f"rule {cap.name} allows {_count(cap.limit or 0, kind)} {window_words(cap)}{where}"
+
+
+def window_words(rule: Counting) -> str:
+    """`in 7 days`, `per month (Europe/Paris)`."""
+    if rule.per is not None:
+        return f"per {rule.per} ({rule.timezone})"
+    return f"in {_count(rule.days, 'day')}" if rule.days else f"in {_count(rule.hours or 0, 'hour')}"
 
 
 def _listed(fillers: Sequence[Filler]) -> str:

@@ -15,7 +15,7 @@ from tests.ledger.people import SECRET, ScriptedChannel, simple_mail
 
 @pytest.fixture
 def config(changed: Callable[..., Config]) -> Config:
-    """Small batches, nobody held out."""
+    """Small batches, nobody held out, plans that may be applied days later."""
     channel = {
         "name": "email",
         "kind": "email",
@@ -32,7 +32,8 @@ def config(changed: Callable[..., Config]) -> Config:
 def without_hold_out(config: Config) -> Config:
     file = config.campaigns_file
     campaigns = [{**campaign.model_dump(), "hold_out": 0} for campaign in file.campaigns]
-    values = {**file.model_dump(), "global_hold_out": 0, "campaigns": campaigns}
+    guards = {"max_age_hours": 24 * 30}
+    values = {**file.model_dump(), "global_hold_out": 0, "campaigns": campaigns, "guards": guards}
     parts = {name: getattr(config, name) for name in config.__dataclass_fields__}
     return Config(**{**parts, "campaigns_file": type(file).model_validate(values)})
 
@@ -45,7 +46,7 @@ def send(engine: Engine, config: Config, clock: FakeClock) -> Callable[..., Batc
         wanted = {
             "compose": simple_mail,
             "channel": channel or ScriptedChannel(),
-            "settings": config.channels["email"],
+            "config": config,
             "secret": SECRET,
             "clock": at or clock,
             **options,

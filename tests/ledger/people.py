@@ -79,6 +79,7 @@ def add_plan(
     shop: str = "atlas",
     locale: str = "en",
     others: Mapping[int, str] | None = None,
+    created_at: datetime = NOW,
 ) -> int:
     """A draft that selects some and gives `others` the verdicts named."""
     chosen = dict.fromkeys(selected, "selected") | dict(others or {})
@@ -88,7 +89,7 @@ def add_plan(
             "campaign": campaign,
             "occurrence": occurrence,
             "as_of": NOW,
-            "created_at": NOW,
+            "created_at": created_at,
             "hash": "",
             "audience": len(chosen),
             "status": "draft",

@@ -30,7 +30,7 @@ def main(database_url: str, port: str, data_dir: str) -> None:
                 batch,
                 compose=composer.compose,
                 channel=channel,
-                settings=settings,
+                config=config,
                 secret=SECRET,
                 clock=utc_now,
             )

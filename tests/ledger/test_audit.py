@@ -29,7 +29,7 @@ from lifecycle.ledger.audit import audit
 from lifecycle.ledger.drain import BatchResult
 from lifecycle.ledger.reserve import reserve
 from lifecycle.messages.records import Mail
-from lifecycle.settings import Config
+from lifecycle.settings import ROOT, Config, load_config
 from tests.conftest import FakeClock
 from tests.ledger.people import NOW, SECRET, ScriptedChannel, add_people, add_plan, numbered, restore, stored
 
@@ -80,9 +80,12 @@ def sent(
     return engine
 
 
+CONFIG = load_config(ROOT / "config", env={})
+
+
 def broken(engine: Engine, data_dir: Path) -> list[str]:
-    found = audit(engine, data_dir=data_dir, now=LATER)
-    assert len(found) >= 18
+    found = audit(engine, CONFIG, data_dir=data_dir, now=LATER)
+    assert len(found) >= 20
     return [finding.sentence.removeprefix("not true that ") for finding in found if not finding.passed]
 
 
@@ -91,7 +94,7 @@ def message(number: int) -> ColumnElement[bool]:
 
 
 def test_honest_ledger_passes(sent: Engine, tmp_path: Path) -> None:
-    found = audit(sent, data_dir=tmp_path, now=LATER)
+    found = audit(sent, CONFIG, data_dir=tmp_path, now=LATER)
     assert broken(sent, tmp_path) == []
     assert {finding.invariant[0] for finding in found} == set("1234568")
     assert all(finding.sentence and finding.as_dict()["passed"] for finding in found)
@@ -333,7 +336,7 @@ def test_pages_of_another_host_are_counted_and_not_missed(sent: Engine, tmp_path
         row = dict(connection.execute(select(landing_pages)).mappings().one())
         there = {"page_id": 2, "path": "landing/shopify/atlas/orders/page.gz"}
         connection.execute(insert(landing_pages).values({**row, **there}))
-    sentences = [finding.sentence for finding in audit(sent, data_dir=tmp_path, now=LATER)]
+    sentences = [finding.sentence for finding in audit(sent, CONFIG, data_dir=tmp_path, now=LATER)]
     assert "every landed page is stored as it came (1 not on this host)" in sentences
     assert broken(sent, tmp_path) == []
     (tmp_path / "landing/shopify/atlas/orders").mkdir(parents=True)

@@ -391,7 +391,7 @@ def test_batch_that_is_done_is_drained_to_nothing(
     send()
     result = drain(
         engine, first, compose=simple_mail, channel=ScriptedChannel(),
-        settings=config.channels["email"], secret=SECRET, clock=clock,
+        config=config, secret=SECRET, clock=clock,
     )  # fmt: skip
     assert result == BatchResult(first.plan_id, first.batch)
 

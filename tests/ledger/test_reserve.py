@@ -15,7 +15,8 @@ from lifecycle.db.schema import plans, verdicts
 from lifecycle.errors import ConfigError, PlanError
 from lifecycle.ledger.drain import BatchResult
 from lifecycle.ledger.reserve import reserve
-from lifecycle.planning.recheck import recheck
+from lifecycle.planning.approval import approve
+from lifecycle.planning.recheck import rechecked
 from lifecycle.settings import Config
 from tests.conftest import FakeClock
 from tests.ledger.people import NOW, SECRET, add_people, add_plan, ledger, numbered
@@ -24,7 +25,8 @@ from tests.ledger.people import NOW, SECRET, add_people, add_plan, ledger, numbe
 def test_every_selected_person_gets_a_message_in_batches(engine: Engine, config: Config) -> None:
     people = add_people(engine, numbered(10))
     plan_id = add_plan(engine, config, people[:9], others={people[9]: "capped"})
-    reservation = reserve(engine, config, plan_id, now=NOW, secret=SECRET, approved_by="Ada", run_id="run-1")
+    approve(engine, plan_id, name="Ada", now=NOW)
+    reservation = reserve(engine, config, plan_id, now=NOW, secret=SECRET, run_id="run-1")
     assert (reservation.reserved, reservation.revised, reservation.batches) == (9, {}, (1, 2, 3))
     assert reservation.sentence() == f"plan {plan_id}: 9 messages reserved"
     assert ledger(engine, "customer_id", "batch", "state", "send_at", "run_id") == [
@@ -53,9 +55,10 @@ def test_applying_again_reserves_nobody_and_names_the_open_batches(
 def test_people_who_no_longer_hold_get_nothing(engine: Engine, config: Config) -> None:
     """The cap of winback is full by an earlier occurrence."""
     people = add_people(engine, numbered(3))
-    yesterday = add_plan(engine, config, people[:1], occurrence="2026-11-21")
+    a_day_ago = NOW - timedelta(days=1)
+    yesterday = add_plan(engine, config, people[:1], occurrence="2026-11-21", created_at=a_day_ago)
     today = add_plan(engine, config, people)
-    reserve(engine, config, yesterday, now=NOW - timedelta(days=1), secret=SECRET)
+    reserve(engine, config, yesterday, now=a_day_ago, secret=SECRET)
     reservation = reserve(engine, config, today, now=NOW, secret=SECRET)
     assert (reservation.reserved, reservation.revised) == (2, {"capped": 1})
     assert "no longer selected: 1 capped" in reservation.sentence()
@@ -97,12 +100,36 @@ def test_reservation_with_an_older_clock_still_sees_the_one_before_it(engine: En
     assert (late.reserved, late.revised) == (0, {"capped": 2})
 
 
+def test_a_clock_that_jumped_back_reserves_nothing(engine: Engine, config: Config) -> None:
+    people = add_people(engine, numbered(2))
+    first, second = (
+        add_plan(engine, config, people, occurrence=f"2026-11-2{day}", created_at=NOW - timedelta(days=9))
+        for day in (2, 3)
+    )
+    reserve(engine, config, first, now=NOW, secret=SECRET)
+    with pytest.raises(PlanError, match="has something of 2026-11-22 09:00: it has jumped back; set it"):
+        reserve(engine, config, second, now=NOW - timedelta(minutes=6), secret=SECRET)
+    assert len(ledger(engine, "message_id")) == 2
+
+
+def test_a_plan_that_is_too_old_reserves_nothing(engine: Engine, config: Config) -> None:
+    plan_id = add_plan(engine, config, add_people(engine, numbered(2)))
+    late = NOW + timedelta(days=30, seconds=1)
+    with pytest.raises(PlanError, match="max_age_hours 720 ago; make a new one: tern plan winback"):
+        reserve(engine, config, plan_id, now=late, secret=SECRET)
+    assert ledger(engine, "message_id") == []
+
+
 def test_caps_count_from_when_a_held_message_left(
     engine: Engine, config: Config, send: Callable[..., BatchResult], clock: FakeClock
 ) -> None:
     """winback allows one message in 60 days; the first left 23 hours after it was reserved."""
     people = add_people(engine, numbered(1))
-    first, second, third = (add_plan(engine, config, people, occurrence=f"2027-01-2{day}") for day in range(3))
+    january = NOW + timedelta(days=59)
+    first = add_plan(engine, config, people, occurrence="2027-01-20")
+    second, third = (
+        add_plan(engine, config, people, occurrence=f"2027-01-2{day}", created_at=january) for day in (1, 2)
+    )
     reserve(engine, config, first, now=NOW, secret=SECRET)
     left_at = clock.tick(hours=23)
     send()
@@ -119,9 +146,9 @@ def test_message_that_left_while_the_reservation_waited_is_counted(
     people = add_people(engine, numbered(2))
     first, second = (add_plan(engine, config, people, occurrence=f"2026-11-2{day}") for day in (2, 3))
     reserve(engine, config, first, now=NOW, secret=SECRET)
-    clock.tick(hours=1)
+    clock.tick(minutes=4)
     send()
-    late = reserve(engine, config, second, now=NOW + timedelta(minutes=30), secret=SECRET)
+    late = reserve(engine, config, second, now=NOW + timedelta(minutes=2), secret=SECRET)
     assert (late.reserved, late.revised) == (0, {"capped": 2})
 
 
@@ -138,13 +165,13 @@ def test_nothing_begins_to_leave_while_caps_are_judged(
     clock.tick(hours=1)
     sending = threading.Thread(target=send)
 
-    def recheck_while_sending(*arguments: Any, **options: Any) -> dict[str, int]:
+    def recheck_while_sending(*arguments: Any, **options: Any) -> Any:
         sending.start()
         sending.join(0.5)
         assert sending.is_alive(), "a mail left while the caps were judged"
-        return recheck(*arguments, **options)
+        return rechecked(*arguments, **options)
 
-    monkeypatch.setattr("lifecycle.ledger.reserve.recheck", recheck_while_sending)
+    monkeypatch.setattr("lifecycle.ledger.reserve.rechecked", recheck_while_sending)
     assert reserve(engine, config, second, now=clock(), secret=SECRET).revised == {"capped": 1}
     sending.join()
     assert ledger(engine, "state") == [("accepted",)]

@@ -16,7 +16,7 @@ from lifecycle.db.schema import cap_rules, consents, customers, plans, verdicts
 from lifecycle.errors import ConfigError, InputError, PlanError, UsageError
 from lifecycle.planning.files import read_plan, write_plan
 from lifecycle.planning.plan import load_plan, make_plan, plan_hash, planned_verdicts
-from lifecycle.planning.recheck import recheck
+from lifecycle.planning.recheck import rechecked
 from lifecycle.settings import Config
 from tests.planning.people import (
     DAY,
@@ -123,7 +123,8 @@ def test_recheck_notes_why_selected_people_no_longer_hold(engine: Engine, rules:
 
     with writing(engine) as connection:
         lock_reservations(connection)
-        revised = recheck(connection, rules, plan.plan_id, now=later)
+        with rechecked(connection, rules, plan.plan_id, now=later) as revised:
+            pass
 
     assert revised == {"suppressed": 1, "no_consent": 1, "no_address": 1, "capped": 1, "lost_to": 1}
     found = verdict_rows(engine, plan.plan_id)
@@ -151,12 +152,14 @@ def test_recheck_asks_the_plan_s_caps_and_today_s(engine: Engine, changed: Calla
     assert planned_strictly.audience == 0
     with writing(engine) as connection:
         lock_reservations(connection)
-        assert recheck(connection, with_caps(changed, strict), planned_loosely.plan_id, now=NOW) == {"capped": 1}
+        with rechecked(connection, with_caps(changed, strict), planned_loosely.plan_id, now=NOW) as revised:
+            assert revised == {"capped": 1}
     planned_strictly = make_plan(engine, with_caps(changed, strict), "winback", as_of=NOW, now=NOW)
     add_messages(engine, [message(2, NOW)])
     with writing(engine) as connection:
         lock_reservations(connection)
-        assert recheck(connection, with_caps(changed, loose), planned_strictly.plan_id, now=NOW) == {"capped": 1}
+        with rechecked(connection, with_caps(changed, loose), planned_strictly.plan_id, now=NOW) as revised:
+            assert revised == {"capped": 1}
 
 
 @pytest.mark.parametrize("name", ["plan.jsonl", "plan.csv"])
