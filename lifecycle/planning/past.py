@@ -113,6 +113,7 @@ def _read(
 ) -> dict[str, NDArray[np.int64]]:
     waiting = messages.c.state.in_(WAITING_STATES)
     learned = and_(messages.c.state == "refused", messages.c.refusal == BUYER)
+    by_any_address = any(rule.scope == "address" for rule in rules)
     if by_address:
         joined = and_(
             messages.c.address_hash == people.c.address_hash, messages.c.customer_id != people.c.customer_id
@@ -122,7 +123,7 @@ def _read(
     bits = {
         "same_shop": messages.c.shop == people.c.shop,
         "same_customer": messages.c.customer_id == people.c.customer_id,
-        "same_address": messages.c.address_hash == people.c.address_hash,
+        "same_address": messages.c.address_hash == people.c.address_hash if by_any_address else false(),
         "won": false() if won is None else won,
         "refused": learned,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,12 @@ class Stored:
 
     def past(self, ids: NDArray[np.int64], shop: NDArray[np.int64], rules: Sequence[CapRule]) -> Past:
         first = caps.going_first(self._judgement.config.campaigns_file.campaigns, self._judgement.campaign)
-        won = and_(messages.c.occurrence == self._judgement.occurrence, messages.c.what.in_(first))
+        # In the order in which they say no soonest: only the last one must touch the row itself.
+        won = and_(
+            messages.c.send_at > self._judgement.at - timedelta(days=2),
+            messages.c.what.in_(first),
+            messages.c.occurrence == self._judgement.occurrence,
+        )
         return past(self._connection, self._people(ids, shop), ids, rules, at=self._judgement.at, won=won)
 
     def _people(self, ids: NDArray[np.int64], shop: NDArray[np.int64]) -> FromClause:

@@ -61,7 +61,7 @@ def judged(
     `rule` is what decided: the reason of a suppression, the state of a consent, the experiment, the cap.
     """
     with _work_tables(connection):
-        _ask(connection, people, judgement)
+        ask(connection, people, judgement)
         mine = contender(connection, judgement, judgement.at)
         outcome = contest(Stored(connection, judgement, alone=not rivals), judgement, mine, rivals)
         record(connection, outcome)
@@ -94,7 +94,7 @@ def rivals(connection: Connection, judgement: Judgement, *, as_of: datetime) -> 
         _standing(connection, judgement, other, at, as_of)
         for other in judgement.config.campaigns.values()
         if other.name != judgement.campaign.name
-        and _share_slots(judgement, other)
+        and share_slots(judgement, other)
         and (at := _next(connection, judgement, other)) is not None
     )
     return tuple(rival for rival in found if len(rival.customer_id))
@@ -107,11 +107,12 @@ def _standing(
         judgement.config, campaign, judgement.occurrence, judgement.at, judgement.since, judgement.rules, ()
     )
     with _work_tables(connection):
-        _ask(connection, audience(connection, judgement.config, campaign, as_of=as_of), theirs)
+        ask(connection, audience(connection, judgement.config, campaign, as_of=as_of), theirs)
         return contender(connection, theirs, at)
 
 
-def _share_slots(judgement: Judgement, other: Campaign) -> bool:
+def share_slots(judgement: Judgement, other: Campaign) -> bool:
+    """Whether a cap or a quota counts messages of both."""
     rules: tuple[CapRule | Quota, ...] = (*judgement.rules, *judgement.quotas)
     return any(
         rule.limit is not None and concerns(rule, judgement.campaign) and concerns(rule, other) for rule in rules
@@ -119,11 +120,15 @@ def _share_slots(judgement: Judgement, other: Campaign) -> bool:
 
 
 def _next(connection: Connection, judgement: Judgement, other: Campaign) -> datetime | None:
-    """When the other campaign is sent next, from today on within the look-ahead; one that is due every day only
-    counts today."""
-    today = date.fromisoformat(judgement.occurrence)
     applied = select(plans.c.occurrence).where(plans.c.campaign == other.name, plans.c.status == "applied")
     done = connection.execute(applied.where(plans.c.occurrence == judgement.occurrence)).scalar() is not None
+    return next_at(judgement, other, done=done)
+
+
+def next_at(judgement: Judgement, other: Campaign, *, done: bool) -> datetime | None:
+    """When the other campaign is sent next, from today on within the look-ahead; one that is due every day only
+    counts today. `done`: it was sent today."""
+    today = date.fromisoformat(judgement.occurrence)
     if other.schedule is None:
         return None if done else judgement.at
     ahead = range(1 if done else 0, judgement.config.campaigns_file.look_ahead_days + 1)
@@ -132,11 +137,20 @@ def _next(connection: Connection, judgement: Judgement, other: Campaign) -> date
     return None if days is None else judgement.at + timedelta(days=days)
 
 
-def _ask(connection: Connection, people: Select, judgement: Judgement) -> None:
+def ask(
+    connection: Connection,
+    people: Select,
+    judgement: Judgement,
+    over: Callable[[Select], Select] = lambda reason: reason,
+) -> None:
+    """Put `people` into `candidates`, and into `decided` who of them is not to be written to, caps apart.
+
+    `over` makes of a reason the same over other tables than the stored ones.
+    """
     connection.execute(insert(candidates).from_select([c.name for c in candidates.c], _known(people)))
     analyze(connection, candidates)
     for reason in _REASONS:
-        _insert(connection, reason(judgement))
+        _insert(connection, over(reason(judgement)))
 
 
 def _insert(connection: Connection, reason: Select) -> None:

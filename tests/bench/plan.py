@@ -1,13 +1,18 @@
-"""Planning a campaign: a verdict for everybody in its audience."""
+"""Planning a campaign: a verdict with its evidence for everybody in its audience; then reserving who was selected.
+
+The ledger holds the same number of messages a day, whether it is 18 days long or 180.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Engine, func, select
 
 from lifecycle.db.engine import reading
@@ -16,49 +21,79 @@ from lifecycle.db.schema import (
     customer_metrics,
     customers,
     messages,
+    microseconds,
     segment_members,
     suppressions,
     verdicts,
 )
-from lifecycle.planning.caps import COUNTED_STATES
+from lifecycle.ledger.reserve import reserve
+from lifecycle.planning.counting import COUNTED_STATES
 from lifecycle.planning.plan import make_plan
 from lifecycle.planning.records import Plan
 from lifecycle.settings import ROOT, load_config
-from tests.bench.databases import Database, fill, settle
+from tests.bench.databases import Database, fill, fill_columns, settle
 from tests.bench.figures import Comparison, Figure, timed
 from tests.bench.row_by_row import judge_one_by_one
-from tests.planning.people import DAY, NOW, consent, hashed, message, note_build
+from tests.planning.people import DAY, NOW, SECRET, hashed, note_build
 
 _CAMPAIGN = "winback"
 _WIDEST = timedelta(days=60)
 _SAMPLE = 1_000
+_SPREAD = 5_000
+"""Messages lie so densely in time that neighbours on the disk are of different people."""
 
 
 def measure(database: Database, share: float) -> list[Comparison]:
-    people, count = round(100_000 * share), round(1_000_000 * share)
+    """100,000 candidates against 1,000,000 messages and against 10,000,000, as many a day."""
+    short, long = (_measure(database, round(100_000 * share), round(n * share), 18 * n // 10**6) for n in _SIZES)
+    return [*short, *long]
+
+
+def measure_large(database: Database, share: float) -> list[Comparison]:
+    """1,000,000 candidates against both."""
+    people = round(1_000_000 * share)
+    short, long = (_measure(database, people, round(n * share), 18 * n // 10**6) for n in _SIZES)
+    return [*short, *long]
+
+
+_SIZES = (1_000_000, 10_000_000)
+
+
+def _measure(database: Database, people: int, count: int, days: int) -> list[Comparison]:
     config = load_config(ROOT / "config", env={})
     with database.fresh() as engine:
         _add_people(engine, people)
-        fill(engine, messages, _messages(people, count))
+        fill_columns(engine, messages, _messages(people, count, days))
         settle(engine)
-        with timed("plan: every rule, verdicts with evidence, hashed", people) as planning:
+        title = f"plan against {count:,} messages of {days} days: every rule, verdicts with evidence, hashed"
+        with timed(title, people, cpu=True) as planning:
             plan = make_plan(engine, config, _CAMPAIGN, as_of=NOW, now=NOW)
         sample = Random(20).sample(range(1, people + 1), min(_SAMPLE, people))
-        return [[planning, _one_by_one(engine, plan, sample), _bare_read(engine)]]
+        one_by_one = _one_by_one(engine, plan, sample)
+        bare = _bare_read(engine)
+        with timed("reserve who was selected: judged again, a row each", plan.messages, cpu=True) as reserving:
+            reserve(engine, config, plan.plan_id, now=NOW, secret=SECRET)
+        return [[planning, one_by_one, bare], [reserving]]
 
 
 def _add_people(engine: Engine, count: int) -> None:
     """All dormant; one in 50 has withdrawn, one in 100 is suppressed."""
-    everybody, long_ago = range(1, count + 1), NOW - 900 * DAY
+    everybody = np.arange(1, count + 1)
+    long_ago, built = microseconds(NOW - 900 * DAY), microseconds(NOW - DAY / 24)
     fill(engine, customers, _customers(count))
-    fill(engine, consents, (consent(i, at=long_ago) for i in everybody))
-    fill(engine, consents, (consent(i, at=NOW - 9 * DAY, status="withdrawn") for i in everybody if i % 50 == 1))
-    fill(engine, suppressions, (_suppression(i) for i in everybody if i % 100 == 2))
-    built = NOW - DAY / 24
-    members = ({"segment": "dormant", "customer_id": i, "valid_from": built} for i in everybody)
-    fill(engine, segment_members, members)
-    fill(engine, customer_metrics, (_metrics(i) for i in everybody))
-    note_build(engine, built)
+    yes = _consent(everybody, "granted", long_ago)
+    fill_columns(engine, consents, yes)
+    fill_columns(engine, consents, _consent(everybody[::50], "withdrawn", microseconds(NOW - 9 * DAY)))
+    fill(engine, suppressions, (_suppression(i) for i in range(2, count + 1, 100)))
+    fill_columns(engine, segment_members, {"segment": "dormant", "customer_id": everybody, "valid_from": built})
+    ones = (
+        "frequency", "order_days", "order_lines", "gross_minor", "refunded_minor", "monetary_minor", "orders_12m",
+        "spend_12m_minor", "r", "f", "m",
+    )  # fmt: skip
+    at = microseconds(NOW - 200 * DAY)
+    words = {"last_shop": "atlas", "rfm_segment": "hibernating", "first_order_at": at, "last_order_at": at}
+    fill_columns(engine, customer_metrics, {"customer_id": everybody} | words | dict.fromkeys(ones, 1))
+    note_build(engine, NOW - DAY / 24)
 
 
 def _customers(count: int) -> Iterator[dict[str, Any]]:
@@ -66,17 +101,15 @@ def _customers(count: int) -> Iterator[dict[str, Any]]:
     for i, seed in enumerate(seeds, start=1):
         address = f"c{i}@example.com"
         given = {"customer_id": i, "email": address, "email_key": address, "email_hash": hashed(i), "seed": seed}
-        yield given | {"first_seen_at": NOW - 900 * DAY, "updated_at": NOW - 900 * DAY}
+        where = {"country": ("FR", "GB", "US", "KR")[i % 4], "region": "CA" if i % 4 == 2 else None}
+        yield given | where | {"first_seen_at": NOW - 900 * DAY, "updated_at": NOW - 900 * DAY}
 
 
-def _metrics(customer_id: int) -> dict[str, Any]:
-    ones = (
-        "frequency", "order_days", "order_lines", "gross_minor", "refunded_minor", "monetary_minor", "orders_12m",
-        "spend_12m_minor", "r", "f", "m",
-    )  # fmt: skip
-    at = NOW - 200 * DAY
-    words = {"last_shop": "atlas", "rfm_segment": "hibernating", "first_order_at": at, "last_order_at": at}
-    return {"customer_id": customer_id} | words | dict.fromkeys(ones, 1)
+def _consent(whose: NDArray[np.int64], status: str, at: int) -> dict[str, Any]:
+    return {
+        "customer_id": whose, "shop": "atlas", "channel": "email", "topic": "promotions", "status": status,
+        "basis": "express", "occurred_at": at, "recorded_at": at, "source": "bench",
+    }  # fmt: skip
 
 
 def _suppression(customer_id: int) -> dict[str, Any]:
@@ -84,15 +117,21 @@ def _suppression(customer_id: int) -> dict[str, Any]:
     return {"address_hash": hashed(customer_id), "occurred_at": NOW - DAY, "recorded_at": NOW - DAY} | words
 
 
-def _messages(people: int, count: int) -> Iterator[dict[str, Any]]:
-    """Of 180 days, in the order in which they were sent; a tenth is winback, a fifth vip_thanks."""
+def _messages(people: int, count: int, days: int) -> dict[str, Any]:
+    """In the order in which they were sent; a tenth is winback, a fifth vip_thanks."""
     random = np.random.default_rng(21)
-    whom = random.integers(1, people + 1, count).tolist()
-    seconds_ago = np.sort(random.integers(1, 180 * 86_400, count))[::-1].tolist()
-    campaigns = ("winback", "vip_thanks", "vip_thanks", *["news"] * 7)
-    for number, (customer, seconds) in enumerate(zip(whom, seconds_ago, strict=True)):
-        at, shop = NOW - timedelta(seconds=seconds), "atlas" if number % 3 else "harbour"
-        yield message(customer, at, what=campaigns[number % 10], occurrence=str(number), shop=shop)
+    ago = np.sort(random.integers(1, days * 86_400 * 1_000_000, count))[::-1]
+    at = microseconds(NOW) - ago
+    number = np.arange(count)
+    whom = random.integers(1, people + 1, count)
+    campaigns = np.array(["winback", "vip_thanks", "vip_thanks", *["news"] * 7])
+    shops = np.array(["harbour", "atlas", "atlas"])
+    return {
+        "what": campaigns[number % 10], "occurrence": number.astype(str), "customer_id": whom, "channel": "email",
+        "purpose": "marketing", "shop": shops[number % 3], "template": "vip", "locale": "en",
+        "address_hash": np.char.add("h", whom.astype(str)), "batch": 1, "state": "accepted", "send_at": at,
+        "sent_at": at, "reserved_at": at,
+    }  # fmt: skip
 
 
 def _one_by_one(engine: Engine, plan: Plan, sample: list[int]) -> Figure:

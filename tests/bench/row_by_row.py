@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import ceil
 from typing import Any
 
@@ -12,8 +12,10 @@ from sqlalchemy import Connection, Engine, Row, bindparam, insert, or_, select
 from lifecycle.customers.suppression import active_suppressions
 from lifecycle.db.engine import lock_reservations, writing
 from lifecycle.db.schema import Instant, consents, customers, messages, plans, verdicts
-from lifecycle.planning.caps import COUNTED_STATES, applicable
+from lifecycle.planning.caps import applicable
+from lifecycle.planning.counting import COUNTED_STATES
 from lifecycle.planning.holdout import GLOBAL, bucket
+from lifecycle.planning.windows import begins
 from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign, CapRule
 
@@ -87,7 +89,7 @@ def _verdict(
     shares = {GLOBAL: config.campaigns_file.global_hold_out, campaign.name: campaign.hold_out}
     if any(bucket(person.seed, name) < ceil(share * 10_000) for name, share in shares.items()):
         return "hold_out"
-    since = at - timedelta(days=max(rule.days for rule in rules))
+    since = min(begins(rule, at) for rule in rules)
     recent = connection.execute(_RECENT, {"who": who, "since": since, "at": at}).all()
     return "capped" if any(_blocks(rule, recent, at) for rule in rules) else "selected"
 
@@ -96,9 +98,9 @@ def _blocks(rule: CapRule, recent: Sequence[Row[Any]], at: datetime) -> bool:
     counted = [
         message
         for message in recent
-        if message.send_at > at - timedelta(days=rule.days)
+        if message.send_at > begins(rule, at)
         and (rule.scope == "customer" or message.shop == _SHOP)
         and (rule.channels is None or message.channel in rule.channels)
         and (rule.campaigns is None or message.what in rule.campaigns)
     ]
-    return len(counted) >= rule.limit
+    return rule.limit is not None and len(counted) >= rule.limit

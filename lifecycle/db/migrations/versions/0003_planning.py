@@ -25,6 +25,7 @@ _NEW: dict[str, dict[str, str]] = {
         "refusal": "what a refusal is about: channels.base.Scope",
     },
 }
+_SLOTS = ("customer_id", "send_at", "shop", "state", "purpose", "channel", "what", "tags", "refusal")
 _STATUS = "ck_consents_status"
 
 
@@ -37,6 +38,8 @@ def upgrade() -> None:
     )
     if op.get_bind().dialect.name == "postgresql":
         op.alter_column("verdicts", "frees_at", comment="when a slot is free again; of quiet_hours: when they end")
+    op.drop_index("ix_messages_customer_id_send_at_shop", "messages")
+    op.create_index("ix_messages_slots", "messages", list(_SLOTS))
     op.create_index("ix_messages_address_hash_send_at", "messages", ["address_hash", "send_at"])
     op.create_table(
         "approvals",
