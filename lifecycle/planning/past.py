@@ -70,10 +70,10 @@ def past(
     rules: Sequence[CapRule],
     *,
     at: datetime,
-    won: ColumnElement[bool] | None = None,
+    won: NDArray[np.int64],
 ) -> Past:
     """Messages to `people` (customer_id, shop, address_hash; `ids`: their customer_ids, ascending) that one of the
-    rules may count at `at` or later."""
+    rules may count at `at` or later. `won`: message_ids of this date's that go first."""
     since = min((begins(rule, at) for rule in rules), default=at)
     looked_back = min(since, at - _LONGEST_WAIT)
     ways = [False, True] if any(rule.scope == "address" for rule in rules) else [False]
@@ -81,7 +81,7 @@ def past(
     if _waits_for_long(connection, looked_back):
         times.append(and_(STILL_WAITING, messages.c.send_at <= looked_back))
     parts = [
-        _read(connection, people, rules, at, won, [time, _counts_at(since, at)], by_address=way)
+        _read(connection, people, rules, at, [time, _counts_at(since, at)], by_address=way)
         for way in ways
         for time in times
     ]
@@ -94,11 +94,12 @@ def past(
         sent=theirs["sent"][newest_first],
         message_id=theirs["message_id"][newest_first],
         counted_by=flags >> len(_FLAGS),
+        won=np.isin(theirs["message_id"][newest_first], won),
         **{name: (flags >> place & 1) == 1 for place, name in enumerate(_FLAGS)},
     )
 
 
-_FLAGS = ("same_shop", "same_customer", "same_address", "won", "refused")
+_FLAGS = ("same_shop", "same_customer", "same_address", "refused")
 
 
 def _read(
@@ -106,7 +107,6 @@ def _read(
     people: FromClause,
     rules: Sequence[CapRule],
     at: datetime,
-    won: ColumnElement[bool] | None,
     when: Sequence[ColumnElement[bool]],
     *,
     by_address: bool,
@@ -118,13 +118,12 @@ def _read(
         joined = and_(
             messages.c.address_hash == people.c.address_hash, messages.c.customer_id != people.c.customer_id
         )
-    else:
-        joined = messages.c.customer_id == people.c.customer_id
+    else:  # the sum keeps SQLite from reading all messages ever sent and looking up each one's customer
+        joined = messages.c.customer_id == people.c.customer_id + 0
     bits = {
         "same_shop": messages.c.shop == people.c.shop,
         "same_customer": messages.c.customer_id == people.c.customer_id,
         "same_address": messages.c.address_hash == people.c.address_hash if by_any_address else false(),
-        "won": false() if won is None else won,
         "refused": learned,
     }
     conditions = [*(bits[name] for name in _FLAGS), *(counts(rule) for rule in rules)]

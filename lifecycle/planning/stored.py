@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, FromClause, and_, case, insert, select
+from sqlalchemy import Connection, FromClause, case, insert, select
 
 from lifecycle.db.arrays import EPOCH, NULL, arrays
 from lifecycle.db.bulk import load_numbers
@@ -50,13 +50,11 @@ class Stored:
 
     def past(self, ids: NDArray[np.int64], shop: NDArray[np.int64], rules: Sequence[CapRule]) -> Past:
         first = caps.going_first(self._judgement.config.campaigns_file.campaigns, self._judgement.campaign)
-        # In the order in which they say no soonest: only the last one must touch the row itself.
-        won = and_(
-            messages.c.send_at > self._judgement.at - timedelta(days=2),
-            messages.c.what.in_(first),
-            messages.c.occurrence == self._judgement.occurrence,
+        won = select(messages.c.message_id).where(
+            messages.c.what.in_(first), messages.c.occurrence == self._judgement.occurrence
         )
-        return past(self._connection, self._people(ids, shop), ids, rules, at=self._judgement.at, won=won)
+        ids_won = arrays(self._connection, won)["message_id"]
+        return past(self._connection, self._people(ids, shop), ids, rules, at=self._judgement.at, won=ids_won)
 
     def _people(self, ids: NDArray[np.int64], shop: NDArray[np.int64]) -> FromClause:
         """customer_id, shop, address_hash of everybody who competes."""
