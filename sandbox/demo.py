@@ -72,6 +72,7 @@ def _start(stack: ExitStack, stock: Stock, data: Path, folder: Path) -> Env:
         "TERN_HARBOUR_URL": harbour,
         "TERN_HARBOUR_TOKEN": HARBOUR_TOKEN,
         "TERN_SMTP_HOST": "127.0.0.1",
+        "TERN_QUIET_HOURS": "none",  # a demo at night should show something too
         "TERN_SMTP_PORT": str(smtp),
         "TERN_SMTP_SECURITY": "none",
         "TERN_TRACKING_URL": f"http://127.0.0.1:{tracking}",

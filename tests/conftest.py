@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from sqlalchemy import Engine
 from lifecycle.db.engine import migrate, open_database
 from lifecycle.settings import ROOT, Config, Environment, load_config
 
+os.environ["TERN_QUIET_HOURS"] = "none"  # tests that send at the real time of day pass at night too
 SHARED = ROOT.parent / "shared"
 settings.register_profile("tern", deadline=None)  # a busy machine is no failure
 settings.load_profile("tern")
@@ -118,7 +120,7 @@ def environment(tmp_path: Path, database_url: str) -> Environment:
 
 @pytest.fixture
 def config() -> Config:
-    return load_config(ROOT / "config", env={})
+    return load_config(ROOT / "config", env={"TERN_QUIET_HOURS": "none"})
 
 
 @pytest.fixture

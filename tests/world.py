@@ -118,6 +118,7 @@ def small_world(folder: Path, database_url: str, *, customers: int = 150) -> Ite
                 "TERN_HARBOUR_URL": harbour,
                 "TERN_HARBOUR_TOKEN": HARBOUR_TOKEN,
                 "TERN_SMTP_HOST": "127.0.0.1",
+                "TERN_QUIET_HOURS": "none",
                 "TERN_SMTP_PORT": str(server.port),
                 "TERN_SMTP_SECURITY": "none",
                 "TERN_TRACKING_URL": "http://127.0.0.1:8025",

@@ -121,7 +121,7 @@ class Competition:
 
 
 @dataclass(frozen=True)
-class Slots:
+class SlotWorth:
     """What the slots of a quota came to for one group.
 
     last: how much less the total would be with one slot less, 0 where some are left, negative where the slot
@@ -142,7 +142,7 @@ class Allocation:
 
     chosen: Flags
     total: float
-    worth: tuple[tuple[Slots, ...], ...]
+    worth: tuple[tuple[SlotWorth, ...], ...]
     exact: bool
 
 
@@ -472,6 +472,7 @@ def _contested(competition: Competition, types: _Types, alone: Flags) -> _Contes
 
 def _components(node: Whole, full: Flags) -> tuple[Whole, Flags]:
     """(kinds,) which kinds are tied together by shared groups, and whether one of these groups is full."""
+    # Here and not above: scipy takes half a second to import, and every command would pay it.
     from scipy.sparse import coo_array  # type: ignore[import-untyped]
     from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
@@ -782,7 +783,7 @@ def _result(
         )
         worth.append(
             tuple(
-                Slots(used, free, _last(last, start + group) if used == free > 0 else 0.0, best)
+                SlotWorth(used, free, _last(last, start + group) if used == free > 0 else 0.0, best)
                 for group, (used, free, best) in enumerate(each)
             )
         )

@@ -5,7 +5,7 @@ Over arrays only: what it needs to know comes from `Sources`, the ledger or a si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
@@ -118,7 +118,7 @@ class _Contest:
         self.quotas = [
             quota
             for quota in judgement.quotas
-            if quota.limit is not None and any(concerns(quota, c) for c in campaigns)
+            if (quota.limit is not None or quota.ramp) and any(concerns(quota, c) for c in campaigns)
         ]
         self.ids = reduce(np.union1d, (offer.customer_id for offer in self.offers))
         self.rows = [np.searchsorted(self.ids, offer.customer_id) for offer in self.offers]
@@ -322,6 +322,7 @@ class _Contest:
                 if room.limit >= quotas.UNLIMITED:
                     continue
                 here = each.row.group == number
+                same = [i for i, row in enumerate(rows) if row.quota is each.quota and row.row.counted[mine]]
                 worth = allocation.worth[place][number]
                 slots.append(
                     Slots(
@@ -331,7 +332,7 @@ class _Contest:
                         used=room.used,
                         wanted=int((~np.isnan(competition.values[:, mine]) & here).sum()),
                         taken=int((allocation.chosen[:, mine] & here).sum()),
-                        last_minor=worth.last,
+                        last_minor=_most(allocation.worth[i][number].last for i in same),
                         next_minor=worth.best_left_out,
                         frees_at=room.frees_at,
                     )
@@ -356,6 +357,11 @@ def _breaks(row: CapRow, chosen: NDArray[np.bool_], whom: NDArray[np.int64]) -> 
         together = row.history[whom, j] + (counted & row.within[j]).sum(axis=1)
         broken |= chosen[:, j] & (together > row.limit)
     return broken if row.people is None else broken & row.people[whom]
+
+
+def _most(worths: Iterable[float | None]) -> float | None:
+    """A slot of a month may be scarce because of what is due later in it, and only that row says so."""
+    return max((worth for worth in worths if worth is not None), default=None)
 
 
 def _date(judgement: Judgement, offer: Contender) -> str:

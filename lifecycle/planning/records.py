@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 TO_SEND = ("selected", "quiet_hours")
 """Verdicts of those who get the message: now, or when their quiet hours end."""
@@ -29,6 +29,10 @@ class Slots:
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "frees_at": self.frees_at.isoformat()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**{**values, "frees_at": datetime.fromisoformat(values["frees_at"])})
 
 
 @dataclass(frozen=True)

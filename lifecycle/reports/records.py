@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from lifecycle.db.schema import VERDICTS
+from lifecycle.planning.records import TO_SEND, Slots
 from lifecycle.reports.statistics import Rate
 from lifecycle.tracking.rules import CLASSES
 
@@ -36,7 +37,8 @@ class Figures:
 
     @property
     def selected(self) -> int:
-        return self.of("verdict", "selected")
+        """To be written to, those who are held until their quiet hours end among them."""
+        return sum(self.of("verdict", verdict) for verdict in TO_SEND)
 
     @property
     def accepted(self) -> int:
@@ -134,6 +136,14 @@ class Why:
 
 
 @dataclass(frozen=True)
+class QuotaSlots:
+    """What the slots of a quota came to in one campaign's plan, for one shop, channel or sender's domain."""
+
+    campaign: str
+    slots: Slots
+
+
+@dataclass(frozen=True)
 class Refusal:
     campaign: str
     reason: str
@@ -215,6 +225,7 @@ class RunReport:
     segments: tuple[Group, ...]
     languages: tuple[Group, ...]
     why: tuple[Why, ...]
+    quota_slots: tuple[QuotaSlots, ...]
     refusals: tuple[Refusal, ...]
     links: tuple[LinkClicks, ...]
     sent_now: int

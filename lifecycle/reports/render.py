@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lifecycle.db.schema import VERDICTS
+from lifecycle.planning.records import TO_SEND
 from lifecycle.reports import charts, words
 from lifecycle.reports.pages import page_environment
 from lifecycle.reports.plain_tables import csv_text, markdown_text
@@ -33,6 +34,8 @@ def to_html(report: RunReport) -> str:
         words=words,
         funnel=funnel,
         verdict_rows=verdict_rows,
+        slot_rows=slot_rows,
+        to_send=TO_SEND,
         scale=_scale,
         pull_columns=_pull_columns,
     )
@@ -103,10 +106,31 @@ def to_markdown(report: RunReport) -> str:
             "people": why.people,
         }
         for why in report.why
-        if why.verdict != "selected"
+        if why.verdict not in TO_SEND
     ]
     lines += ["", "## Why people got nothing", "", *_md_table(left_out)]
+    if report.quota_slots:
+        lines += ["", "## What the slots of quotas were worth", "", *_md_table(slot_rows(report))]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def slot_rows(report: RunReport) -> list[dict[str, Any]]:
+    """A row per campaign, quota and group: how many slots there were, who took them, and what one more would have
+    brought."""
+    return [
+        {
+            "campaign": each.campaign,
+            "quota": each.slots.rule,
+            "of": each.slots.group,
+            "limit": each.slots.limit,
+            "used before": each.slots.used,
+            "wanted": each.slots.wanted,
+            "taken": each.slots.taken,
+            "last slot's worth": words.worth(each.slots.last_minor, report.currency),
+            "next one's": words.worth(each.slots.next_minor, report.currency),
+        }
+        for each in report.quota_slots
+    ]
 
 
 def to_csv(report: RunReport) -> str:
@@ -120,6 +144,10 @@ def to_csv(report: RunReport) -> str:
     for why in report.why:
         measure = f"verdict {why.verdict} by {why.rule or 'no rule'}"
         table.writerow(("campaign", csv_text(why.campaign), measure, why.people, "", ""))
+    for each in report.quota_slots:
+        for name in ("limit", "used", "wanted", "taken", "last_minor", "next_minor"):
+            measure = f"quota {each.slots.rule} of {each.slots.group}: {name}"
+            table.writerow(("campaign", csv_text(each.campaign), measure, getattr(each.slots, name), "", ""))
     for refusal in report.refusals:
         measure = f"refused: {refusal.reason}"
         table.writerow(("campaign", csv_text(refusal.campaign), measure, refusal.messages, "", ""))

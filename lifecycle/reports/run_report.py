@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, func, or_, select
 from lifecycle.db.engine import reading
 from lifecycle.db.schema import plans, quarantine, runs, segment_members, segment_runs
 from lifecycle.errors import AuditFailed, UsageError, suggest
+from lifecycle.planning.records import Slots
 from lifecycle.reports import counting
 from lifecycle.reports.counting import Fact, Scope
 from lifecycle.reports.records import (
@@ -21,6 +22,7 @@ from lifecycle.reports.records import (
     Plan,
     Pull,
     Quarantined,
+    QuotaSlots,
     RunReport,
     SegmentMove,
     Stage,
@@ -64,6 +66,7 @@ def build_report(engine: Engine, config: Config, *, run_id: str, as_of: datetime
             segments=_groups(facts, "segment"),
             languages=_groups(facts, "language"),
             why=tuple(why),
+            quota_slots=_quota_slots(connection, made),
             refusals=tuple(counting.refusals(connection, scope)),
             links=tuple(counting.link_clicks(connection, scope)),
             sent_now=counting.sent_during(connection, scope, run),
@@ -97,6 +100,15 @@ def _plans(connection: Connection, tree: Sequence[Any]) -> list[Plan]:
         Plan(row.plan_id, row.campaign, row.occurrence, row.status == "applied", row.audience)
         for row in connection.execute(query)
     ]
+
+
+def _quota_slots(connection: Connection, made: Sequence[Plan]) -> tuple[QuotaSlots, ...]:
+    query = select(plans.c.campaign, plans.c.summary).where(plans.c.plan_id.in_([plan.plan_id for plan in made]))
+    return tuple(
+        QuotaSlots(campaign, Slots.from_dict(each))
+        for campaign, summary in connection.execute(query.order_by(plans.c.plan_id))
+        for each in (summary or {}).get("slots", ())
+    )
 
 
 def _total(facts: Iterable[Fact]) -> Group:

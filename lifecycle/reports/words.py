@@ -20,8 +20,8 @@ VERDICT_WORDS = {
     "hold_out": "held out, to measure",
     "capped": "cap reached",
     "quota": "quota used up",
-    "lost_to": "another mail went first",
-    "quiet_hours": "quiet hours",
+    "lost_to": "another message got the slot",
+    "quiet_hours": "selected, held until their quiet hours end",
     "content": "could not be written",
     "selected": "selected",
 }
@@ -59,6 +59,11 @@ def round_money(minor: int, currency: str) -> str:
     if abs(minor) < 1000 * unit:
         return show(minor, currency)
     return format_currency(round(minor / unit), currency, "¤#,##0", locale="en", currency_digits=False)
+
+
+def worth(minor: float | None, currency: str) -> str:
+    """Of a slot: an expectation, so no more digits than money has."""
+    return "–" if minor is None else show(round(minor), currency)
 
 
 def duration(seconds: float | None) -> str:

@@ -118,6 +118,22 @@ def load_config(folder: Path, env: Mapping[str, str] = os.environ) -> Config:
     return config
 
 
+def with_files(config: Config, files: Mapping[str, Path], env: Mapping[str, str] = os.environ) -> Config:
+    """`config` with other files in place of some of its own: `caps`, `campaigns`, `segments`.
+
+    Raises ConfigError with every problem found, one a line; a file is named as it was given.
+    """
+    models: dict[str, type[Section]] = {"caps": CapsFile, "campaigns": CampaignsFile, "segments": SegmentsFile}
+    loaded: dict[str, Any] = {f"{kind}_file": _load_file(path, models[kind], env) for kind, path in files.items()}
+    changed = replace(config, **loaded)
+    problems = list(_cross_check(changed))
+    for kind, path in files.items():
+        problems = [each.replace(f"config/{kind}.yaml", _where(path)) for each in problems]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return changed
+
+
 def _lookup(kind: str, name: str, known: Mapping[str, Model], file: str) -> Model:
     if name not in known:
         raise ConfigError(f'{file}: {kind} "{name}" is not defined{suggest(name, known)}')
@@ -125,7 +141,7 @@ def _lookup(kind: str, name: str, known: Mapping[str, Model], file: str) -> Mode
 
 
 def _load_file(path: Path, model: type[Model], env: Mapping[str, str]) -> Model:
-    where = f"{path.parent.name}/{path.name}"
+    where = _where(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -138,6 +154,10 @@ def _load_file(path: Path, model: type[Model], env: Mapping[str, str]) -> Model:
         return model.model_validate(_expand(raw, env, where))
     except ValidationError as error:
         raise ConfigError("\n".join(_sentences(where, raw, model, error))) from None
+
+
+def _where(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
 
 
 def _expand(value: Any, env: Mapping[str, str], where: str) -> Any:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from lifecycle.addresses import mailable
 from lifecycle.errors import suggest
@@ -37,11 +37,9 @@ def _mailbox(address: str) -> str:
 
 
 def _quiet_hours(text: object) -> object:
-    """`21:00-08:00`, across midnight or not; `none`: no quiet hours."""
+    """`21:00-08:00`, across midnight or not."""
     if not isinstance(text, str):
         return text
-    if text == "none":
-        return None
     start, dash, end = text.partition("-")
     try:
         begins, ends = (time.fromisoformat(part.strip()) for part in (start, end))
@@ -209,6 +207,13 @@ class CapsFile(Section):
         default=None,
         description="recipients' local time, for example 21:00-08:00; where the law wants more, it holds",
     )
+
+
+    @field_validator("quiet_hours", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        """A variable of the environment can only be a text."""
+        return None if value == "none" else value
 
 
 class Schedule(Section):

@@ -17,6 +17,7 @@ from tests.ledger.people import SECRET
 
 def main(database_url: str, port: str, data_dir: str) -> None:
     smtp = {"TERN_SMTP_HOST": "127.0.0.1", "TERN_SMTP_PORT": port, "TERN_SMTP_SECURITY": "none"}
+    smtp["TERN_QUIET_HOURS"] = "none"
     config = load_config(ROOT / "config", env=smtp)
     environment = Environment(ROOT / "config", ROOT / "templates", Path(data_dir), database_url, SECRET)
     engine = open_database(database_url)

@@ -18,7 +18,7 @@ from lifecycle.planning.arbitration import (
     Competition,
     Offer,
     QuotaRow,
-    Slots,
+    SlotWorth,
     arbitrate,
     first_come,
     total_value,
@@ -275,7 +275,7 @@ def test_a_quota_goes_to_whom_it_is_worth_the_most_for() -> None:
     allocation = arbitrate(competition_of([[1.0], [4.0], [2.0], [3.0]], days=(0,), priorities=(1,), free=2))
     assert as_sets(allocation.chosen) == ((), (0,), (), (0,))
     (slots,) = allocation.worth[0]
-    assert slots == Slots(used=2, free=2, last=3.0, best_left_out=2.0)
+    assert slots == SlotWorth(used=2, free=2, last=3.0, best_left_out=2.0)
 
 
 def test_no_value_makes_up_for_priority() -> None:

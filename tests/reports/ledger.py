@@ -22,6 +22,7 @@ from lifecycle.db.schema import (
     runs,
     verdicts,
 )
+from lifecycle.planning.records import TO_SEND
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 AS_OF = START + timedelta(days=9)
@@ -115,16 +116,17 @@ def random_ledger(seed: int, rules_version: str, *, people: int = 120, events: i
 
 def _decide(draw: random.Random, ledger: Ledger, plan: int, customer: int) -> None:
     verdict = draw.choice([*VERDICTS, *["selected"] * 30])
-    revised = draw.choice(["suppressed", "capped"]) if verdict == "selected" and draw.random() < 0.1 else None
+    to_send = verdict in TO_SEND
+    revised = draw.choice(["suppressed", "capped"]) if to_send and draw.random() < 0.1 else None
     segment, locale = draw.choice(SEGMENTS), draw.choice(LOCALES)
     ledger.verdicts.append(
         {"plan_id": plan, "customer_id": customer, "verdict": verdict,
          "rule": draw.choice(RULES) if verdict == "capped" else None, "segment": segment,
-         "locale": locale if verdict == "selected" else draw.choice([locale, None]), "revised_verdict": revised,
+         "locale": locale if to_send else draw.choice([locale, None]), "revised_verdict": revised,
          "revised_rule": draw.choice(RULES) if revised else None}
     )  # fmt: skip
     dropped = revised == "suppressed" and draw.random() < 0.7
-    if verdict != "selected" or (revised and not dropped):
+    if not to_send or (revised and not dropped):
         return
     state = (
         "refused" if dropped else draw.choice(["accepted"] * 12 + ["refused", "refused", "unknown", "reserved"])
