@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from prefect import flow
@@ -13,6 +13,9 @@ from flows.run_campaign import run_campaign
 from lifecycle.clock import utc_now
 from lifecycle.db.runs import booked
 from lifecycle.errors import TernError
+from lifecycle.planning.plan import occurrence_of
+from lifecycle.settings import Config
+from lifecycle.settings.models import Campaign
 from tasks.place import workplace
 from tasks.report import report
 from tasks.track import track
@@ -20,9 +23,10 @@ from tasks.track import track
 
 @flow(name="daily", flow_run_name="daily")
 def daily(as_of: datetime | None = None, dry_run: bool = False) -> str:
-    """The main job: pull every shop, build segments, run every campaign, collect events, report.
+    """The main job: pull every shop, build segments, run every campaign that is due, collect events, report.
 
-    A shop that cannot be pulled does not stop the others, but then no campaign runs: its data would be stale.
+    A shop that cannot be pulled does not stop the others, but then no campaign runs: its data would be stale. A
+    campaign that needs an approval waits for it, which the report says and which is no failure; the others go on.
     Finishes what it can, then fails with a list. Returns the run id.
 
     Args:
@@ -40,14 +44,21 @@ def daily(as_of: datetime | None = None, dry_run: bool = False) -> str:
         if failures:
             run.say("No campaign ran, because the data is not of today.")
         else:
-            for campaign in sorted(place.config.campaigns.values(), key=lambda each: each.priority):
-                _attempt(failures, run_campaign, campaign.name, as_of, dry_run)
+            for campaign in due(place.config, as_of or utc_now()):
+                _attempt(failures, run_campaign, campaign.name, as_of, dry_run, False)
         _attempt(failures, lambda: run.say(track().sentence()))
         run.summary["failures"] = failures
     _attempt(failures, report, run.run_id)
     if failures:
         raise TernError("daily could not do everything:\n" + "\n".join(f"- {failure}" for failure in failures))
     return run.run_id
+
+
+def due(config: Config, as_of: datetime) -> list[Campaign]:
+    """Campaigns of this date, in the campaigns' time zone; what has priority first."""
+    today = date.fromisoformat(occurrence_of(config, as_of))
+    found = (each for each in config.campaigns.values() if each.schedule is None or each.schedule.is_due(today))
+    return sorted(found, key=lambda each: each.priority)
 
 
 def _attempt(failures: list[str], step: Callable[..., Any], *parameters: Any) -> None:

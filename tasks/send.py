@@ -19,6 +19,7 @@ from lifecycle.ledger.recover import Recovered, recover
 from lifecycle.ledger.reserve import Reservation, reserve
 from lifecycle.messages.compose import Composer
 from lifecycle.messages.links import prepare_links
+from lifecycle.messages.samples import content_hash_now
 from tasks.place import workplace
 
 
@@ -33,6 +34,7 @@ def take_over() -> Recovered:
 
 @task(name="reserve", task_run_name="reserve plan {plan_id}", cache_policy=NO_CACHE)
 def reserve_plan(plan_id: int, run_id: str) -> Reservation:
+    """Raises PlanError where the plan may not be sent: changed, not approved, too old, applied as another."""
     place = workplace()
     return reserve(
         place.engine,
@@ -40,7 +42,7 @@ def reserve_plan(plan_id: int, run_id: str) -> Reservation:
         plan_id,
         now=utc_now(),
         secret=place.environment.secret,
-        approved_by="run-campaign",
+        content_hash=content_hash_now(place.engine, place.environment.templates_dir, plan_id),
         run_id=run_id,
     )
 
@@ -80,7 +82,7 @@ def send(batch: draining.Batch) -> draining.BatchResult:
             batch,
             compose=Composer(place.engine, place.config, place.environment, batch.plan_id).compose,
             channel=channel,
-            settings=settings,
+            config=place.config,
             secret=place.environment.secret,
             clock=utc_now,
             on_progress=_progress(batch),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from lifecycle.channels import open_channel
-from lifecycle.cli.common import AsJson, AsOf, console, print_json, print_table
+from lifecycle.cli.common import AsJson, AsOf, console, notes, print_json, print_table
 from lifecycle.clock import utc_now
 from lifecycle.db.runs import booked
 from lifecycle.errors import AuditFailed, ChannelDown, UsageError
@@ -17,76 +19,151 @@ from lifecycle.ledger import audit as auditing
 from lifecycle.ledger import drain as draining
 from lifecycle.ledger.expire import expire
 from lifecycle.ledger.recover import recover
-from lifecycle.ledger.reserve import reserve
+from lifecycle.ledger.reserve import Reservation, reserve
 from lifecycle.messages.compose import Composer
 from lifecycle.messages.links import prepare_links
-from lifecycle.planning import files, why
+from lifecycle.messages.samples import add_samples, content_hash, content_hash_now
+from lifecycle.planning import approval, files, guards, why
 from lifecycle.planning.plan import load_plan, make_plan
+from lifecycle.planning.records import Plan
+from lifecycle.reports.files import write_text
 from lifecycle.workplace import Workplace, open_workplace
+
+_SHOWN = 12
+"""Digits of a hash that are shown, and that name it."""
 
 
 def plan(
     campaign: Annotated[str, typer.Argument(help="Name in config/campaigns.yaml.")],
     as_of: AsOf = None,
     out: Annotated[Path | None, typer.Option(help="Write every verdict to this .csv or .jsonl file.")] = None,
+    samples: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write a sample of each language and shop there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Freeze who gets a campaign and why everybody else does not. Sends nothing.
 
-    Example: `tern plan winback --out winback.csv`
+    Example: `tern plan winback --out winback.csv --samples winback`
     """
     if out is not None:
         files.check_ending(out)
     place, now = open_workplace(), utc_now()
+    content = content_hash(place.environment.templates_dir, place.config.campaign(campaign))
     with booked(place.engine, "plan", parameters={"campaign": campaign}, as_of=as_of or now) as run:
-        made = make_plan(place.engine, place.config, campaign, as_of=as_of or now, now=now, run_id=run.run_id)
+        drafted = make_plan(
+            place.engine,
+            place.config,
+            campaign,
+            as_of=as_of or now,
+            now=now,
+            run_id=run.run_id,
+            content_hash=content,
+        )
+        made = add_samples(place.engine, place.config, place.environment, drafted.plan_id)
         run.say(made.sentence())
     if out is not None:
         files.write_plan(place.engine, made.plan_id, out)
+    if samples is not None:
+        _write_samples(made, samples)
     if as_json:
         return print_json(made.as_dict())
+    return _show(made, place.config.base_currency)
+
+
+def _show(made: Plan, currency: str) -> None:
     console.print(made.sentence())
-    print_table([{"verdict": verdict, "people": people} for verdict, people in made.counts.items()])
-    console.print(f"Nothing was sent. To send it: tern apply {made.plan_id}")
-    return None
+    if made.already_applied:
+        return
+    print_table(guards.verdict_rows(made))
+    print_table(guards.slot_rows(made, currency), title="Quotas")
+    subjects = [row | {"subject": escape(row["subject"])} for row in guards.sample_rows(made)]
+    print_table(subjects, title="Subjects")
+    if cost := Decimal((made.summary or {}).get("cost", 0)):
+        console.print(f"It costs {cost} {currency}.")
+    for note in guards.notes(made):
+        console.print(f"Note: {escape(note)}.")
+    for reason in made.needs_approval:
+        console.print(f"[yellow]Needs an approval:[/yellow] {escape(reason)}.")
+    seen = f" --approve NAME --hash {made.hash[:_SHOWN]}" if made.needs_approval else ""
+    console.print(
+        f"Plan {made.plan_id} has the hash {made.hash[:_SHOWN]}. Nothing was sent. To send it: "
+        f"tern apply {made.plan_id}{seen}"
+    )
+
+
+def _write_samples(made: Plan, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: no folder for samples can be made there: {error.strerror}") from None
+    found = (made.summary or {}).get("samples", ())
+    for sample in found:
+        name = "-".join(filter(None, (sample["locale"], sample["shop"], sample["country"])))
+        write_text(folder / f"{name}.html", sample["html"])
+        write_text(folder / f"{name}.txt", f"{sample['subject']}\n\n{sample['text']}")
+    notes.print(f"Wrote {len(found)} samples to {folder}.")
 
 
 def apply(
     plan: Annotated[str, typer.Argument(help="A plan's number, or the file that `tern plan --out` wrote.")],
     approve: Annotated[str | None, typer.Option(metavar="NAME", help="Who approves it.")] = None,
+    hash: Annotated[
+        str | None, typer.Option(help="Of the plan that was looked at; its first 12 digits will do.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send exactly what a plan selected and still holds: nobody new, nobody who has since withdrawn.
 
-    Example: `tern apply 12 --approve "Ada"`
+    Example: `tern apply 12 --approve "Ada" --hash 4f1c09ad63be`
     """
+    if hash is not None and approve is None:
+        raise UsageError("--hash says what was approved; say by whom too: --approve NAME")
     place = open_workplace()
     made = load_plan(place.engine, _plan_id(place, plan))
     with booked(place.engine, "apply", parameters={"plan_id": made.plan_id}, as_of=made.as_of) as run:
         run.summary |= {"campaign": made.campaign, "plan_id": made.plan_id}
+        if approve is not None:
+            approval.approve(
+                place.engine, made.plan_id, name=approve, now=utc_now(), hash=_approved_hash(made, hash)
+            )
         recover(place.engine, now=utc_now())
-        expire(
-            place.engine, now=utc_now(), hours=min(each.expire_hours for each in place.config.channels.values())
-        )
-        prepare_links(place.engine, place.config, place.environment, made.plan_id)
-        reservation = reserve(
-            place.engine,
-            place.config,
-            made.plan_id,
-            now=utc_now(),
-            secret=place.environment.secret,
-            approved_by=approve,
-            run_id=run.run_id,
-        )
+        expire(place.engine, now=utc_now(), hours=place.config.expire_hours)
+        reservation = _reserve(place, made.plan_id, run.run_id)
+        run.say(reservation.sentence())
+        if not as_json:
+            console.print(reservation.sentence())
         result = draining.total(_drain(place, made.plan_id))
         run.say(f"{made.campaign}: {result.sentence()}")
     if as_json:
-        return print_json({"run_id": run.run_id, **reservation.as_dict(), **result.as_dict()})
-    console.print(reservation.sentence())
+        reserved = reservation.as_dict()
+        dropped = {"no_longer_selected": reserved.pop("revised")}  # the result has a number of that name
+        return print_json({"run_id": run.run_id, **reserved, **dropped, **result.as_dict()})
     console.print(result.sentence())
     if result.problem:
         raise ChannelDown(f"not everything could be sent: {result.problem}; mend it and apply the plan again")
     return None
+
+
+def _approved_hash(made: Plan, given: str | None) -> str:
+    """The whole of a hash of which the digits shown were given."""
+    if given is None or (len(given) >= _SHOWN and made.hash.startswith(given.lower())):
+        return made.hash
+    return given
+
+
+def _reserve(place: Workplace, plan_id: int, run_id: str) -> Reservation:
+    content = content_hash_now(place.engine, place.environment.templates_dir, plan_id)
+    prepare_links(place.engine, place.config, place.environment, plan_id)
+    return reserve(
+        place.engine,
+        place.config,
+        plan_id,
+        now=utc_now(),
+        secret=place.environment.secret,
+        content_hash=content,
+        run_id=run_id,
+    )
 
 
 def _plan_id(place: Workplace, plan: str) -> int:
@@ -110,7 +187,7 @@ def _drain(place: Workplace, plan_id: int) -> list[draining.BatchResult]:
                 batch,
                 compose=composer.compose,
                 channel=channel,
-                settings=settings,
+                config=place.config,
                 secret=place.environment.secret,
                 clock=utc_now,
             )
@@ -142,7 +219,7 @@ def audit(as_json: AsJson = False) -> None:
     Example: `tern audit`
     """
     place = open_workplace()
-    findings = auditing.audit(place.engine, data_dir=place.environment.data_dir, now=utc_now())
+    findings = auditing.audit(place.engine, place.config, data_dir=place.environment.data_dir, now=utc_now())
     broken = [finding for finding in findings if not finding.passed]
     if as_json:
         print_json([finding.as_dict() for finding in findings])

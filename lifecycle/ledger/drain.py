@@ -268,6 +268,7 @@ def _claimed(connection: Connection, claim: str) -> list[Claimed]:
             *(messages.c[name] for name in names),
             customers.c.email.label("address"),
             customers.c.name,
+            customers.c.country,
             messages.c.address_hash,
             messages.c.attempts,
         )

@@ -188,7 +188,7 @@ def quota_broken(connection: Connection, config: Config) -> Iterator[str]:
     )
     for plan_id, definition, applied_at, stored in connection.execute(query).all():
         quota, campaign = Quota.model_validate(stored), Campaign.model_validate(definition)
-        if quota.limit is None or not concerns(quota, campaign):
+        if (quota.limit is None and quota.ramp is None) or not concerns(quota, campaign):
             continue
         for group, sent in _sent_of(connection, config, quota, campaign, plan_id, applied_at).items():
             limit = limit_of(config, quota, group, applied_at)

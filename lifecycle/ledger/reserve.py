@@ -26,7 +26,8 @@ from lifecycle.settings.models import Campaign
 @dataclass(frozen=True)
 class Reservation:
     """reserved: messages that are new in the ledger. revised: selected people who no longer held, by reason.
-    batches: those that have something to send.
+    batches: those that have something to send. waiting: how many messages are not to leave yet; waiting_from and
+    waiting_until: when the first and the last of them are.
     """
 
     plan_id: int
@@ -34,14 +35,23 @@ class Reservation:
     revised: dict[str, int]
     batches: tuple[int, ...]
     already_applied: bool = False
+    waiting: int = 0
+    waiting_from: datetime | None = None
+    waiting_until: datetime | None = None
 
     def sentence(self) -> str:
         if self.already_applied:
             return f"plan {self.plan_id} was applied before; {len(self.batches):,} of its batches are open"
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.revised.items()))
-        return f"plan {self.plan_id}: {self.reserved:,} messages reserved" + (
-            f"; no longer selected: {dropped}" if dropped else ""
+        return (
+            f"plan {self.plan_id}: {self.reserved:,} messages reserved"
+            + (f"; no longer selected: {dropped}" if dropped else "")
+            + (f"; {self._waiting()}" if self.waiting else "")
         )
+
+    def _waiting(self) -> str:
+        span = " to ".join(dict.fromkeys(f"{at:%Y-%m-%d %H:%M}" for at in (self.waiting_from, self.waiting_until)))
+        return f"{self.waiting:,} of them wait until {span} UTC, when quiet hours end; send-due sends them"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,7 +93,9 @@ def reserve(
             .where(plans.c.plan_id == plan_id)
             .values(status="applied", applied_at=now, approved_by=plan.approved_by)
         )
-        return Reservation(plan_id, reserved, revised, _batches(connection, plan_id))
+        return Reservation(
+            plan_id, reserved, revised, _batches(connection, plan_id), False, *_waiting(connection, plan_id, now)
+        )
 
 
 def _refuse_second(connection: Connection, plan: Row[Any]) -> None:
@@ -152,6 +164,15 @@ def _insert(
     connection.execute(statement)
     counted = select(func.count()).where(messages.c.plan_id == plan.plan_id)
     return connection.execute(counted).scalar_one()
+
+
+def _waiting(connection: Connection, plan_id: int, now: datetime) -> tuple[int, datetime | None, datetime | None]:
+    until = messages.c.not_before
+    query = select(func.count(), func.min(until), func.max(until)).where(
+        messages.c.plan_id == plan_id, messages.c.state == "reserved", until > now
+    )
+    number, first_at, last_at = connection.execute(query).one()
+    return number, first_at, last_at
 
 
 def _batches(connection: Connection, plan_id: int) -> tuple[int, ...]:

@@ -14,7 +14,14 @@ from lifecycle.clock import Clock, utc_now
 from lifecycle.db.engine import reading
 from lifecycle.errors import ContentError
 from lifecycle.messages.anchors import track
-from lifecycle.messages.headers import address_header, header, mailbox_header, text_header, uri_header
+from lifecycle.messages.headers import (
+    address_header,
+    header,
+    mailbox_header,
+    marked_subject,
+    text_header,
+    uri_header,
+)
 from lifecycle.messages.links import plan_campaign, read_links
 from lifecycle.messages.records import Mail, Recipient, Rendered
 from lifecycle.messages.templates import load_templates
@@ -80,7 +87,7 @@ class Composer:
             self._links,
             lambda link_id: self._url(Purpose.CLICK, recipient, link_id),
         )
-        return Rendered(rendered.subject, page, text)
+        return Rendered(marked_subject(rendered.subject, recipient.country, recipient.purpose), page, text)
 
     def _head(self, recipient: Recipient, shop: Shop, address: str, rendered: Rendered, message_id: str) -> str:
         if not rendered.subject:

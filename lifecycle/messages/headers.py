@@ -10,6 +10,7 @@ import re
 from email.header import Header
 
 from lifecycle.errors import ContentError
+from lifecycle.settings.policies import countries, subject_mark
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """Whatever some reader may take for the end of a line, and its like."""
@@ -60,6 +61,25 @@ def check_address(name: str, address: str) -> None:
     """Raises ContentError for what is no address, or one that needs SMTPUTF8."""
     if not _ADDRESS.fullmatch(address) or len(address) > 254:
         raise ContentError(f"{name} is no address that plain SMTP can carry")
+
+
+def marked_subject(subject: str, country: str | None, purpose: str) -> str:
+    """The subject, after the mark that the law of the recipient's country wants for such a mail, if it wants one.
+
+    A subject that begins with the mark, or with another that the law accepts, stays as it is, and so does none.
+    """
+    mark = subject_mark(country, purpose)
+    if not subject or mark is None:
+        return subject
+    law = countries().get(country or "")
+    accepted = (mark.strip(), *(law.subject_mark.alternatives if law and law.subject_mark else ()))
+    return subject if any(_begins_with(subject, each) for each in accepted) else f"{mark.strip()} {subject}"
+
+
+def _begins_with(subject: str, mark: str) -> bool:
+    """As a word of its own: `ADIDAS` does not begin with `AD`."""
+    joined = mark[-1:].isascii() and mark[-1:].isalnum() and subject[len(mark) : len(mark) + 1].isalnum()
+    return subject.startswith(mark) and not joined
 
 
 def _encoded(name: str, text: str) -> str:

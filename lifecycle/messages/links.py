@@ -12,15 +12,17 @@ from lifecycle.errors import ConfigError, PlanError
 from lifecycle.messages.anchors import Link, find_links
 from lifecycle.messages.templates import load_templates
 from lifecycle.messages.variables import variables
+from lifecycle.planning.records import TO_SEND
 from lifecycle.settings import Config, Environment
 from lifecycle.settings.models import Campaign
 
 _MAX_LINK_ID = 65_535  # two bytes in a token
-_UNSUBSCRIBE = "https://unsubscribe.invalid/"
+UNSUBSCRIBE = "https://unsubscribe.invalid/"
+"""In mails that nobody gets."""
 
 
 def prepare_links(engine: Engine, config: Config, environment: Environment, plan_id: int) -> Mapping[str, int]:
-    """Number the links of every language and shop that the plan selected. Returns number by address.
+    """Number the links of every language and shop that the plan sends to. Returns number by address.
 
     Numbers given before stay; run again, only new addresses are added.
     """
@@ -66,11 +68,11 @@ def _links(
     templates = load_templates(environment.templates_dir)
     variants = (
         select(verdicts.c.locale, verdicts.c.shop)
-        .where(verdicts.c.plan_id == plan_id, verdicts.c.verdict == "selected")
+        .where(verdicts.c.plan_id == plan_id, verdicts.c.verdict.in_(TO_SEND))
         .distinct()
         .order_by(verdicts.c.locale, verdicts.c.shop)
     )
     for locale, shop in connection.execute(variants):
-        values = variables(campaign, config.shop(shop), locale=locale, name=None, unsubscribe_url=_UNSUBSCRIBE)
+        values = variables(campaign, config.shop(shop), locale=locale, name=None, unsubscribe_url=UNSUBSCRIBE)
         page = templates.mail(campaign.template, locale).render(values, pixel_url="").html
-        yield from find_links(page, _UNSUBSCRIBE)
+        yield from find_links(page, UNSUBSCRIBE)

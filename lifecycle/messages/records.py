@@ -21,6 +21,8 @@ class Recipient:
     address: str | None
     """As the platform gave it; None where it is unknown or erased."""
     name: str | None
+    country: str | None = None
+    """ISO 3166-1 alpha-2: its law may want a mark in the subject."""
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,30 @@ class Templates:
         except UnicodeDecodeError:
             raise TemplateSyntaxError("the file is not UTF-8; save it as UTF-8", 1, name) from None
 
+    def files(self, *names: str) -> list[str]:
+        """These files and what they build on, as far as they can be read; a name worked out while rendering stands
+        for every file."""
+        found = list(dict.fromkeys(names))
+        for name in found:
+            if (tree := self._parsed(name)) is None:
+                continue
+            referenced = list(meta.find_referenced_templates(tree))
+            if None in referenced:
+                referenced += [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.html")]
+            found += [other for other in dict.fromkeys(referenced) if other and other not in found]
+        return found
+
+    def fields(self, template: str, locale: str) -> set[str]:
+        """What a template and its layouts read, for example `customer.first_name`."""
+        trees = (self._parsed(name) for name in self.files(f"{template}/{locale}.html"))
+        return {_dotted(node) for tree in trees if tree for node in tree.find_all(nodes.Getattr)}
+
+    def _parsed(self, name: str) -> nodes.Template | None:
+        try:
+            return self.pages.parse(self.source(name), name)
+        except (TemplateError, OSError):
+            return None
+
     def _compile(self, name: str) -> MailTemplate:
         sources = inline(name, self.source, self.pages)
         return MailTemplate(

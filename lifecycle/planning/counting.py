@@ -1,4 +1,4 @@
-"""Which messages a cap or a quota is about: said once, for the ledger's rows and for a campaign that is planned."""
+"""Which messages a cap or a quota is about: said once, for the ledger's rows and for a planned campaign."""
 
 from __future__ import annotations
 

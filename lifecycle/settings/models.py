@@ -7,7 +7,15 @@ from decimal import Decimal
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from lifecycle.addresses import mailable
 from lifecycle.errors import suggest
@@ -207,7 +215,6 @@ class CapsFile(Section):
         default=None,
         description="recipients' local time, for example 21:00-08:00; where the law wants more, it holds",
     )
-
 
     @field_validator("quiet_hours", mode="before")
     @classmethod

@@ -5,9 +5,8 @@ The ledger holds the same number of messages a day, whether it is 18 days long o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -39,8 +38,6 @@ from tests.planning.people import DAY, NOW, SECRET, hashed, note_build
 _CAMPAIGN = "winback"
 _WIDEST = timedelta(days=60)
 _SAMPLE = 1_000
-_SPREAD = 5_000
-"""Messages lie so densely in time that neighbours on the disk are of different people."""
 
 
 def measure(database: Database, share: float) -> list[Comparison]:

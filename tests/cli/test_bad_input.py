@@ -147,7 +147,7 @@ def test_a_mail_server_that_is_not_there(ready: Tern, home: Path, monkeypatch: p
     """The plan is applied, its messages wait in the ledger, and the command says so."""
     monkeypatch.setenv("TERN_SMTP_HOST", "127.0.0.1")
     monkeypatch.setenv("TERN_SMTP_PORT", str(free_port()))
-    assert ready("plan", "winback").code == 0
+    assert ready("plan", "vip_thanks").code == 0
     result = ready("apply", "1")
     assert result.code == 1
     assert "not everything could be sent" in result.err

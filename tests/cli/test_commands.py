@@ -84,9 +84,9 @@ def test_export_of_any_instant_has_the_columns_of_the_contract(ready: Tern, tmp_
 
 def test_plan_apply_why_audit_report(ready: Tern, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = tmp_path / "plan.csv"
-    made = ready("plan", "winback", "--out", str(plan), "--json")
+    made = ready("plan", "vip_thanks", "--out", str(plan), "--json")
     counts = json.loads(made.out)
-    assert counts["audience"] == sum(counts["counts"].values()) == 2
+    assert counts["audience"] == sum(counts["counts"].values()) == 1
     with MailboxServer(tmp_path / "mail") as server:
         monkeypatch.setenv("TERN_SMTP_HOST", "127.0.0.1")
         monkeypatch.setenv("TERN_SMTP_PORT", str(server.port))
@@ -105,7 +105,7 @@ def test_plan_apply_why_audit_report(ready: Tern, tmp_path: Path, monkeypatch: p
     for ending in ("html", "md", "csv"):
         out = tmp_path / f"report.{ending}"
         assert ready("report", "latest", "--out", str(out)).code == 0
-        assert "winback" in out.read_text()
+        assert "vip" in out.read_text()
 
 
 def test_no_address_ever_reaches_the_terminal(ready: Tern, tmp_path: Path) -> None:

@@ -83,4 +83,5 @@ def test_any_answers(
     assert len(channel.taken) == found["accepted"]
     assert {claim for (claim,) in ledger(engine, "claim")} == {None}
     assert found["unknown"] == len(lost)
-    assert all(finding.passed for finding in audit(engine, config, data_dir=tmp_path, now=clock() + timedelta(days=1)))
+    later = clock() + timedelta(days=1)
+    assert all(finding.passed for finding in audit(engine, config, data_dir=tmp_path, now=later))
