@@ -377,7 +377,7 @@ def _consents(customer_id: str | None, address: Any) -> list[ConsentFact]:
             occurred_at=instant(dig(address, "marketingUpdatedAt")),
             source="shopify",
             evidence=f"customer {customer_id}: marketingState {state}, marketingOptInLevel {level}",
-            first_hand=level in ("SINGLE_OPT_IN", "CONFIRMED_OPT_IN"),  # UNKNOWN may be an import of the merchant's
+            first_hand=level in ("SINGLE_OPT_IN", "CONFIRMED_OPT_IN"),  # UNKNOWN may be imported
         )
     ]
 
