@@ -69,24 +69,14 @@ def effective_consent(as_of: datetime) -> Select[Any]:
     Withdrawn ones are rows too. Who is in no row never said anything that still counts.
     """
     facts = consents.c
-    newest_first = func.row_number().over(
-        partition_by=(facts.customer_id, facts.shop, facts.channel, facts.topic),
-        order_by=(
-            facts.occurred_at.desc(),
-            case((facts.status == "withdrawn", 0), else_=1),
-            facts.consent_id.desc(),
-        ),
+    place = func.row_number().over(
+        partition_by=(facts.customer_id, facts.shop, facts.channel, facts.topic), order_by=newest_first()
     )
-    is_withdrawn = facts.status == "withdrawn"
-    counting = (
-        select(consents, newest_first.label("place"))
-        .where(
-            facts.status != "pending",
-            or_(facts.occurred_at <= as_of, and_(is_withdrawn, facts.recorded_at <= as_of)),
-            or_(is_withdrawn, facts.expires_at.is_(None), facts.expires_at > as_of),
-        )
-        .subquery()
-    )
+    columns = (
+        facts.customer_id, facts.shop, facts.channel, facts.topic, facts.status, facts.occurred_at, facts.basis,
+        facts.source,
+    )  # fmt: skip
+    counting = select(*columns, place.label("place")).where(counts_at(as_of)).subquery()
     newest = counting.c
     return select(
         newest.customer_id,
@@ -98,6 +88,27 @@ def effective_consent(as_of: datetime) -> Select[Any]:
         newest.basis,
         newest.source,
     ).where(newest.place == 1)
+
+
+def counts_at(as_of: datetime) -> ColumnElement[bool]:
+    """Facts that say something at `as_of`; of one person, shop, channel and topic the `newest_first` of them."""
+    facts = consents.c
+    is_withdrawn = facts.status == "withdrawn"
+    return and_(
+        facts.status != "pending",
+        or_(facts.occurred_at <= as_of, and_(is_withdrawn, facts.recorded_at <= as_of)),
+        or_(is_withdrawn, facts.expires_at.is_(None), facts.expires_at > as_of),
+    )
+
+
+def newest_first() -> tuple[ColumnElement[Any], ...]:
+    """The order of facts; of two from the same instant the withdrawal is the newer."""
+    facts = consents.c
+    return (
+        facts.occurred_at.desc(),
+        case((facts.status == "withdrawn", 0), else_=1),
+        facts.consent_id.desc(),
+    )
 
 
 def expiry(basis: str, occurred_at: datetime, country: str | None, months: Months) -> datetime | None:

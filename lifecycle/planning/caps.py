@@ -42,7 +42,7 @@ class Blocked:
 
 def applicable(rules: Iterable[CapRule], campaign: Campaign) -> tuple[CapRule, ...]:
     """The rules that a message of `campaign` must pass."""
-    return tuple(rule for rule in rules if rule.limit is not None and concerns(rule, campaign))
+    return tuple(rule for rule in rules if not rule.is_off and concerns(rule, campaign))
 
 
 def going_first(campaigns: Iterable[Campaign], campaign: Campaign) -> tuple[str, ...]:

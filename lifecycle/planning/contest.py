@@ -111,9 +111,7 @@ class _Contest:
         )
         campaigns = [offer.campaign for offer in self.offers]
         self.rules = [
-            rule
-            for rule in judgement.rules
-            if rule.limit is not None and any(concerns(rule, c) for c in campaigns)
+            rule for rule in judgement.rules if not rule.is_off and any(concerns(rule, c) for c in campaigns)
         ]
         self.quotas = [
             quota

@@ -20,8 +20,8 @@ candidates = Table(
     Column("segment", Text, nullable=False),
     Column("shop", Text),
     Column("locale", Text, nullable=False),
-    # Copied from customers, so that suppressions are joined here by an index and by nothing else.
-    Column("address_hash", Text, index=True, comment="null: no address to write to"),
+    Column("address_hash", Text, comment="null: no address to write to"),
+    Column("country", Text),
     Column("seed", Big, nullable=False),
     prefixes=["temporary"],
 )

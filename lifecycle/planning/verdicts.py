@@ -114,9 +114,7 @@ def _standing(
 def share_slots(judgement: Judgement, other: Campaign) -> bool:
     """Whether a cap or a quota counts messages of both."""
     rules: tuple[CapRule | Quota, ...] = (*judgement.rules, *judgement.quotas)
-    return any(
-        rule.limit is not None and concerns(rule, judgement.campaign) and concerns(rule, other) for rule in rules
-    )
+    return any(not rule.is_off and concerns(rule, judgement.campaign) and concerns(rule, other) for rule in rules)
 
 
 def _next(connection: Connection, judgement: Judgement, other: Campaign) -> datetime | None:
@@ -166,10 +164,10 @@ def _work_tables(connection: Connection) -> Iterator[None]:
 
 
 def _known(people: Select) -> Select:
-    """`people` with what the reasons ask about each: address_hash and seed."""
+    """`people` with what the reasons ask about each: address_hash, country and seed."""
     person = people.subquery("person")
     address_hash = case((customers.c.email.is_not(None), customers.c.email_hash))
-    return select(person, address_hash, customers.c.seed).join_from(
+    return select(person, address_hash, customers.c.country, customers.c.seed).join_from(
         person, customers, customers.c.customer_id == person.c.customer_id
     )
 

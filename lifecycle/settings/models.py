@@ -176,6 +176,11 @@ class CapRule(Counting):
     )
 
 
+    @property
+    def is_off(self) -> bool:
+        return self.limit is None
+
+
 class Ramp(Section):
     """Growing daily limits of a new sender, from a date on; after the last of them the quota's own limit holds."""
 
@@ -193,6 +198,10 @@ class Quota(Counting):
     )
     scope: Literal["shop", "channel", "sender_domain"] = "shop"
     ramp: Ramp | None = None
+
+    @property
+    def is_off(self) -> bool:
+        return self.limit is None and self.ramp is None
 
     @model_validator(mode="after")
     def _levels_are_of_shops(self) -> Self:
