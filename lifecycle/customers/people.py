@@ -17,6 +17,7 @@ from lifecycle.db.bulk import rows_in, upsert
 from lifecycle.db.schema import tags
 from lifecycle.db.storable import storable_text
 from lifecycle.platforms.records import CustomerRow, OrderRow
+from lifecycle.settings.policies import implied_expiry
 
 
 def take_customers(target: Target, rows: Sequence[CustomerRow]) -> Counter[Fate]:
@@ -58,7 +59,7 @@ def take_customers(target: Target, rows: Sequence[CustomerRow]) -> Counter[Fate]
     store_profiles(target, changed)
     wanted = refresh(target, (identity.customer_id for identity in changed.values()))
     _tag(target, wanted, dropped)
-    consent.record(target.connection, target.shop, said, now=target.now)
+    consent.record(target.connection, target.shop, said, now=target.now, months=implied_expiry())
     return fates
 
 
@@ -77,7 +78,7 @@ def take_consents(target: Target, rows: Sequence[CustomerRow]) -> tuple[Counter[
             strangers.append(place)
         else:
             said += (consent.Said(customer_id, fact, aware(row.updated_at)) for fact in row.consents)
-    new = consent.record(target.connection, target.shop, said, now=target.now)
+    new = consent.record(target.connection, target.shop, said, now=target.now, months=implied_expiry())
     return Counter({Fate.NEW: new, Fate.EQUAL: len(said) - new}), strangers
 
 

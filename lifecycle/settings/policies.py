@@ -339,6 +339,11 @@ _Kind = TypeVar("_Kind", Forbid, OncePerOrder, Needs)
 _File = TypeVar("_File", bound=Section)
 
 
+def implied_expiry() -> Mapping[str, Mapping[str, int]]:
+    """By country and basis: after so many months an implied consent runs out."""
+    return {code: law.implied_expires_months for code, law in countries().items() if law.implied_expires_months}
+
+
 def _about(shop: Shop, purpose: str, channel_kind: str, kind: type[_Kind]) -> Iterator[_Kind]:
     """Rules of one kind about such a message of this shop: of the shop's marketplace, then of the channel."""
     for pack in (rules_of(shop), packs().get(channel_kind)):
