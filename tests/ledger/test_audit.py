@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
@@ -14,6 +15,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select
 from lifecycle.channels import Accepted, Outcome, Refused
 from lifecycle.db.engine import writing
 from lifecycle.db.schema import (
+    approvals,
+    cap_rules,
     consents,
     landing_pages,
     message_events,
@@ -357,3 +360,165 @@ def test_many_offenders_are_counted_and_the_first_shown(sent: Engine, tmp_path: 
         connection.execute(update(messages).values(state="sending", claim=None))
     (finding,) = broken(sent, tmp_path)
     assert finding.endswith(": message 1, message 2, message 3, message 4, message 5 and 1 more")
+
+
+FIVE_A_DAY = {"name": "five_a_day", "limit": 5, "per": "day", "timezone": "Europe/Paris"}
+APPROVED = {"plan_id": 1, "hash": "", "approved_by": "Ada", "approved_at": NOW}
+TODAY_IN_PARIS = datetime(2026, 11, 21, 23, tzinfo=UTC)
+THIS_MONTH_IN_PARIS = datetime(2026, 10, 31, 23, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+
+
+@pytest.fixture
+def ruled(
+    engine: Engine,
+    config: Config,
+    changed: Callable[..., Config],
+    clock: FakeClock,
+    send: Callable[..., BatchResult],
+) -> Engine:
+    """Seven people; five messages of a sale by an approved plan, which are just what its rules allow."""
+    rules = [
+        {"name": "month", "limit": 1, "per": "month", "timezone": "Europe/Paris"},
+        {"name": "address", "limit": 1, "days": 2, "scope": "address"},
+        {"name": "sale", "limit": 1, "days": 60, "tags": ["sale"]},
+    ]
+    file = config.campaigns_file.model_dump()
+    file["campaigns"] = [campaign | {"tags": ["sale", "warm"]} for campaign in file["campaigns"]]
+    strict = changed(caps_file={"caps": rules}, campaigns_file=file)
+    people = add_people(engine, numbered(7))
+    plan_id = add_plan(engine, strict, people[:5], others={people[5]: "quota"})
+    with writing(engine) as connection:
+        quota = {"plan_id": plan_id, "rule": "five_a_day", "kind": "quota", "position": 9}
+        connection.execute(insert(cap_rules).values(quota | {"definition": FIVE_A_DAY}))
+        [plan_hash] = connection.execute(select(plans.c.hash)).scalars()
+        connection.execute(update(plans).values(summary={"needs_approval": ["5 messages are many"]}))
+        connection.execute(insert(approvals).values(APPROVED | {"hash": plan_hash}))
+    reserve(engine, strict, plan_id, now=clock(), secret=SECRET)
+    clock.tick(minutes=20)
+    assert send().accepted == 5
+    return engine
+
+
+def _also(like: int, **columns: Any) -> Callable[[Connection], None]:
+    """Of old there was one more message, like the one with this number but for `columns`."""
+
+    def add(connection: Connection) -> None:
+        row = dict(connection.execute(select(messages).where(message(like))).mappings().one())
+        sent_at = columns.get("sent_at", row["sent_at"])
+        others = {"message_id": 50, "plan_id": None, "what": "imported", "tags": None, "provider_id": "<50@x>"}
+        times = {"send_at": sent_at, "reserved_at": sent_at, "settled_at": sent_at}
+        connection.execute(insert(messages).values(row | others | times | columns))
+
+    return add
+
+
+def _to_seventh(**columns: Any) -> Callable[[Connection], None]:
+    """A message to somebody whom the plan did not write to, at an address of their own."""
+    return _also(1, **{"customer_id": 7, "address_hash": "another", "sent_at": NOW} | columns)
+
+
+def _level(connection: Connection, **quota: Any) -> None:
+    changed = update(cap_rules).where(cap_rules.c.rule == "five_a_day")
+    connection.execute(changed.values(definition=FIVE_A_DAY | quota))
+
+
+def _domain_warmed_up_more_slowly(connection: Connection) -> None:
+    _level(connection, scope="sender_domain", ramp={"starts_on": "2026-11-20", "limits": [1, 2, 4]})
+
+
+def _domain_begins_tomorrow(connection: Connection) -> None:
+    _level(connection, scope="sender_domain", ramp={"starts_on": "2026-11-23", "limits": [9]})
+
+
+def _domain_warmed_up_enough(connection: Connection) -> None:
+    _level(connection, scope="sender_domain", ramp={"starts_on": "2026-11-20", "limits": [1, 2, 5]})
+
+
+def _four_a_day_by_level(connection: Connection) -> None:
+    _level(connection, limit={"": 4})
+
+
+def _five_in_a_day_of_the_channel(connection: Connection) -> None:
+    """Of those sent 24 hours before and earlier none counts."""
+    rolling = {"name": "five_a_day", "limit": 5, "hours": 24, "scope": "channel"}
+    connection.execute(update(cap_rules).where(cap_rules.c.rule == "five_a_day").values(definition=rolling))
+    _to_seventh(shop="harbour", sent_at=NOW - timedelta(hours=24))(connection)
+
+
+def _six_in_a_day_of_the_channel(connection: Connection) -> None:
+    _five_in_a_day_of_the_channel(connection)
+    sent_at = NOW - timedelta(hours=24) + TICK
+    moved = {"send_at": sent_at, "reserved_at": sent_at, "sent_at": sent_at}
+    connection.execute(update(messages).where(message(50)).values(moved))
+
+
+def _never_approved(connection: Connection) -> None:
+    connection.execute(delete(approvals))
+
+
+def _something_else_was_approved(connection: Connection) -> None:
+    connection.execute(update(approvals).values(hash="0" * 64))
+
+
+def _no_approval_was_needed(connection: Connection) -> None:
+    _never_approved(connection)
+    connection.execute(update(plans).values(summary={"needs_approval": []}))
+
+
+_QUOTA = "no plan went over a quota: five_a_day of "
+_APPROVAL = "no plan that needed an approval was sent without one: plan 1"
+_CAP = "no message broke a cap when it was reserved: "
+EARLIER = NOW - timedelta(days=25)
+YESTERDAY = NOW - timedelta(days=1)
+
+RULE_BREAKS: tuple[tuple[Callable[[Connection], None], str], ...] = (
+    (_to_seventh(), f"{_QUOTA}atlas: 6 of 5 with plan 1"),
+    (_to_seventh(sent_at=TODAY_IN_PARIS), f"{_QUOTA}atlas: 6 of 5 with plan 1"),
+    (_to_seventh(state="unknown", reason="gone"), f"{_QUOTA}atlas: 6 of 5 with plan 1"),
+    (_to_seventh(state="reserved"), f"{_QUOTA}atlas: 6 of 5 with plan 1"),
+    (_four_a_day_by_level, f"{_QUOTA}atlas: 5 of 4 with plan 1"),
+    (_domain_warmed_up_more_slowly, f"{_QUOTA}atlas.example.com: 5 of 4 with plan 1"),
+    (_domain_begins_tomorrow, f"{_QUOTA}atlas.example.com: 5 of 0 with plan 1"),
+    (_six_in_a_day_of_the_channel, f"{_QUOTA}email: 6 of 5 with plan 1"),
+    (_never_approved, _APPROVAL),
+    (_something_else_was_approved, _APPROVAL),
+    (_also(1, sent_at=THIS_MONTH_IN_PARIS), f"{_CAP}month: message 1"),
+    (_also(1, customer_id=7, sent_at=YESTERDAY), f"{_CAP}address: message 1"),
+    (_also(2, sent_at=EARLIER, tags=",sale,"), f"{_CAP}sale: message 2"),
+    (_also(2, sent_at=EARLIER, tags=",new,sale,"), f"{_CAP}sale: message 2"),
+)
+RULES_KEPT: tuple[Callable[[Connection], None], ...] = (
+    _to_seventh(sent_at=TODAY_IN_PARIS - TICK),
+    _to_seventh(shop="harbour"),
+    _to_seventh(purpose="transactional"),
+    _to_seventh(state="refused", reason="550"),
+    _to_seventh(reserved_at=NOW + TICK),
+    _domain_warmed_up_enough,
+    _five_in_a_day_of_the_channel,
+    _no_approval_was_needed,
+    _also(1, sent_at=THIS_MONTH_IN_PARIS - TICK),
+    _also(1, sent_at=THIS_MONTH_IN_PARIS, purpose="transactional"),
+    _also(1, customer_id=7, sent_at=NOW - timedelta(days=2)),
+    _also(2, sent_at=EARLIER, tags=",sales,"),
+    _also(2, sent_at=EARLIER, tags=",presale,warm,"),
+)
+
+
+def test_each_broken_rule_is_found(ruled: Engine, tmp_path: Path) -> None:
+    rows = stored(ruled)
+    assert broken(ruled, tmp_path) == []
+    for number, (break_it, sentence) in enumerate(RULE_BREAKS):
+        with writing(ruled) as connection:
+            break_it(connection)
+        assert broken(ruled, tmp_path) == [sentence], number
+        restore(ruled, rows)
+
+
+def test_what_the_rules_just_allow_is_not_found(ruled: Engine, tmp_path: Path) -> None:
+    rows = stored(ruled)
+    for number, allowed in enumerate(RULES_KEPT):
+        with writing(ruled) as connection:
+            allowed(connection)
+        assert broken(ruled, tmp_path) == [], number
+        restore(ruled, rows)
