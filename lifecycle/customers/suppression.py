@@ -100,7 +100,8 @@ def lift(
     bans = list(rows_in(connection, query, rows.address_hash, opt_ins))
     whole = [ban for ban in bans if ban.shop is None and ban.lifted_at is None and _ends(ban, opt_ins)]
     here = [ban for ban in bans if ban.shop == shop and ban.lifted_at is None and _ends(ban, opt_ins)]
-    late = [ban for ban in _divided(bans) if (_unsubscribe(ban), shop) not in _places(bans)]
+    places = {(_unsubscribe(ban), ban.shop) for ban in bans}
+    late = [ban for ban in _divided(bans) if (_unsubscribe(ban), shop) not in places]
     elsewhere = _shops(connection, channel, [ban.address_hash for ban in whole])
     parts = [_part(ban, each) for ban in whole for each in elsewhere[ban.address_hash] - {shop}]
     parts += [_part(ban, shop, at if _ends(ban, opt_ins) else None) for ban in (*whole, *late)]
@@ -159,10 +160,6 @@ def _ends(ban: Row[Any], opt_ins: Mapping[str, datetime | None]) -> bool:
 def _unsubscribe(ban: Row[Any]) -> tuple[str, str, datetime]:
     """What the parts of a divided one have in common with it."""
     return ban.address_hash, ban.purpose, ban.occurred_at
-
-
-def _places(bans: Iterable[Row[Any]]) -> set[tuple[tuple[str, str, datetime], str | None]]:
-    return {(_unsubscribe(ban), ban.shop) for ban in bans}
 
 
 def _divided(bans: Sequence[Row[Any]]) -> list[Row[Any]]:

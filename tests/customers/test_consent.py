@@ -1,16 +1,31 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
-from lifecycle.customers.consent import Said, effective_consent, record, withdraw
+from lifecycle.customers.consent import (
+    Said,
+    ask,
+    confirm,
+    effective_consent,
+    expiry,
+    months_later,
+    record,
+    withdraw,
+)
+from lifecycle.customers.suppression import active_suppressions, suppress
 from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import consents, customers, quarantine
+from lifecycle.platforms import open_platform
+from lifecycle.platforms.files import read_consents
 from lifecycle.platforms.records import ConsentFact
 from lifecycle.settings import Config
 from tests.customers.rows import NOW, ago, contents, customer, empty, granted, take, withdrawn
@@ -35,6 +50,18 @@ def status(engine: Engine, as_of: datetime = NOW) -> str | None:
         rows = connection.execute(effective_consent(as_of)).all()
     assert len(rows) <= 1
     return rows[0].status if rows else None
+
+
+def question(engine: Engine, who: int, asked_at: datetime) -> None:
+    with writing(engine) as connection:
+        words = {"wording": "Yes, write to me", "evidence": "form of the home page"}
+        ask(connection, who, *WHO, asked_at=asked_at, source="web", **words)
+
+
+def answer(engine: Engine, who: int, confirmed_at: datetime, **options: Any) -> bool:
+    with writing(engine) as connection:
+        told = {"confirmed_at": confirmed_at, "recorded_at": confirmed_at, "source": "web", "evidence": "the link"}
+        return confirm(connection, who, *WHO, **(told | options))
 
 
 def test_the_newest_fact_counts_and_the_past_can_be_asked(engine: Engine):
@@ -229,3 +256,177 @@ def test_effective_consent_joins_to_people(engine: Engine):
     query = select(customers.c.customer_id).join(counting, counting.c.customer_id == customers.c.customer_id)
     with reading(engine) as connection:
         assert connection.scalars(query).all() == [who]
+
+
+@pytest.mark.parametrize(
+    ("said_on", "months", "ends_on"),
+    [
+        ("2026-01-31", 1, "2026-02-28"),
+        ("2024-01-31", 1, "2024-02-29"),
+        ("2024-02-29", 24, "2026-02-28"),
+        ("2025-12-05", 1, "2026-01-05"),
+        ("2026-11-30", 24, "2028-11-30"),
+        ("2026-03-31", -1, "2026-02-28"),
+        ("2026-01-15", -12, "2025-01-15"),
+    ],
+)
+def test_months_are_those_of_the_calendar(said_on: str, months: int, ends_on: str):
+    said_at, ends_at = (datetime.fromisoformat(f"{day}T23:30+00:00") for day in (said_on, ends_on))
+    assert months_later(said_at, months) == ends_at
+    assert months_later(datetime.fromisoformat(f"{said_on}T23:30-05:00"), 0).tzinfo == UTC
+
+
+MONTHS = {"CA": {"implied_purchase": 24, "implied_inquiry": 6, "soft_opt_in": 24}, "KR": {"implied_purchase": 6}}
+
+
+@pytest.mark.parametrize(
+    ("basis", "country", "months"),
+    [
+        ("implied_purchase", "CA", 24),
+        ("implied_inquiry", "CA", 6),
+        ("implied_purchase", "KR", 6),
+        ("implied_inquiry", "KR", 6),
+        ("implied_purchase", "FR", 6),
+        ("implied_purchase", None, 6),
+        ("soft_opt_in", "CA", 24),
+        ("soft_opt_in", "FR", None),
+        ("express", "CA", None),
+    ],
+)
+def test_what_is_implied_runs_out_wherever_they_live(basis: str, country: str | None, months: int | None):
+    found = expiry(basis, NOW, country, MONTHS)
+    assert found == (None if months is None else months_later(NOW, months))
+    assert expiry(basis, NOW, country, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("country", "fact", "counts_until"),
+    [
+        ("CA", {}, months_later(ago(days=100), 24)),
+        (None, {}, months_later(ago(days=100), 6)),
+        ("CA", {"expires_at": ago(days=-3)}, ago(days=-3)),
+        ("CA", {"basis": "express", "expires_at": ago(days=-3)}, ago(days=-3)),
+        ("CA", {"expires_at": NOW.replace(year=2030, tzinfo=None)}, None),
+        ("CA", {"occurred_at": None}, None),
+    ],
+)
+def test_a_consent_gets_its_expiry_when_it_is_recorded(
+    engine: Engine, country: str | None, fact: dict[str, Any], counts_until: datetime | None
+):
+    """Without a date or with an expiry that nobody can place it has run out at once."""
+    who = add_person(engine)
+    with writing(engine) as connection:
+        connection.execute(customers.update().values(country=country))
+        said = replace(granted(ago(days=100)), **{"basis": "implied_purchase"} | fact)
+        assert record(connection, "atlas", [Said(who, said)], now=NOW, months=MONTHS) == 1
+        assert record(connection, "atlas", [Said(who, said)], now=NOW, months=MONTHS) == 0
+    if counts_until is None:
+        assert status(engine) is None
+    else:
+        assert status(engine, counts_until - timedelta(microseconds=1)) == "granted"
+        assert status(engine, counts_until) is None
+
+
+def test_a_withdrawal_does_not_run_out(engine: Engine):
+    who = add_person(engine)
+    said = replace(withdrawn(ago(days=1)), basis="implied_purchase", expires_at=ago(days=1))
+    with writing(engine) as connection:
+        record(connection, "atlas", [Said(who, said)], now=NOW, months=MONTHS)
+    assert status(engine) == "withdrawn"
+
+
+def test_a_file_says_when_a_consent_runs_out(tmp_path: Path, config: Config):
+    path = tmp_path / "consents.csv"
+    path.write_text(
+        "customer_id,channel,status,occurred_at,expires_at\n"
+        "C1,email,granted,2026-01-01,2027-01-01T00:00Z\n"
+        "C2,email,granted,2026-01-01,\n"
+        "C3,email,granted,2026-01-01,31/12/2027\n"
+    )
+    (rows,) = read_consents(path, config.shop("atlas"), {})
+    facts = [row.consents[0] for row in rows]
+    assert [each.expires_at for each in facts] == [datetime(2027, 1, 1, tzinfo=UTC), None, LONG_AGO]
+    assert not any(each.first_hand for each in facts)
+
+
+@pytest.mark.parametrize(
+    ("level", "known"), [("SINGLE_OPT_IN", True), ("CONFIRMED_OPT_IN", True), ("UNKNOWN", False), (None, False)]
+)
+def test_only_what_a_shop_knows_to_be_an_opt_in_is_first_hand(config: Config, level: str | None, known: bool):
+    address = {"emailAddress": "a@example.com", "marketingState": "SUBSCRIBED", "marketingOptInLevel": level}
+    node = {"id": "gid://shopify/Customer/1", "defaultEmailAddress": address}
+    shop = config.shop("atlas").model_copy(update={"url": "https://atlas.example.com"})
+    platform = open_platform(shop, config.shops_file.pulling, {"TERN_ATLAS_TOKEN": "t"})
+    (row,) = platform.parse("customers", json.dumps({"data": {"customers": {"nodes": [node]}}}).encode())
+    assert [fact.first_hand for fact in row.consents] == [known]
+
+
+def test_asking_changes_nothing_and_confirming_gives_consent(engine: Engine):
+    who = add_person(engine)
+    for _ in range(2):
+        question(engine, who, ago(days=3))
+    assert status(engine) is None
+    assert answer(engine, who, ago(days=2)) and answer(engine, who, ago(days=1))
+    assert status(engine) == "granted"
+    asked, given = contents(
+        engine, consents, "consent_id", "status", "basis", "occurred_at", "wording", "evidence"
+    )
+    assert given[1:] == (
+        "granted",
+        "double_opt_in",
+        ago(days=2),
+        "Yes, write to me",
+        f"consent {asked[0]} confirmed: the link",
+    )
+    question(engine, who, ago(hours=5))
+    assert status(engine) == "granted", "a new question takes nothing back"
+    assert answer(engine, who, ago(hours=4))
+    assert len(contents(engine, consents)) == 4
+
+
+@pytest.mark.parametrize(
+    ("after", "counts"),
+    [(timedelta(days=7), True), (timedelta(days=7, microseconds=1), False), (timedelta(microseconds=-1), False)],
+)
+def test_an_answer_must_come_in_time(engine: Engine, after: timedelta, counts: bool):
+    who = add_person(engine)
+    question(engine, who, ago(days=9))
+    assert answer(engine, who, ago(days=9) + after) == counts
+    assert status(engine) == ("granted" if counts else None)
+
+
+def test_a_late_second_click_finds_the_consent_confirmed(engine: Engine):
+    who = add_person(engine)
+    question(engine, who, ago(days=30))
+    assert answer(engine, who, ago(days=29))
+    assert answer(engine, who, NOW)
+    assert len(contents(engine, consents)) == 2
+
+
+def test_nothing_was_asked(engine: Engine):
+    who = add_person(engine)
+    with writing(engine) as connection:
+        ask(connection, who, "harbour", *WHO[1:], asked_at=ago(days=1), source="web", wording="", evidence="")
+        ask(connection, who, *WHO[:2], "news", asked_at=ago(days=1), source="web", wording="", evidence="")
+    assert not answer(engine, who, NOW)
+
+
+@pytest.mark.parametrize(
+    ("no_at", "counts"), [(ago(days=4), True), (ago(days=3), False), (ago(days=1), False), (NOW, False)]
+)
+@pytest.mark.parametrize("says_no", ["withdraws", "unsubscribes"])
+def test_who_says_no_after_the_question_has_not_confirmed(
+    engine: Engine, says_no: str, no_at: datetime, counts: bool
+):
+    who = add_person(engine)
+    with writing(engine) as connection:
+        connection.execute(customers.update().values(email_hash="hers"))
+        told = {"occurred_at": no_at, "recorded_at": no_at, "evidence": "one click"}
+        if says_no == "withdraws":
+            withdraw(connection, who, *WHO, source="web", **told)
+        else:
+            suppress(connection, ["hers"], "unsubscribe", channel="email", **told)
+    question(engine, who, ago(days=3))
+    assert answer(engine, who, NOW) == counts
+    with reading(engine) as connection:
+        assert connection.execute(active_suppressions()).all() == [] or not counts

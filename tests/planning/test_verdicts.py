@@ -117,6 +117,9 @@ def test_the_newest_suppression_is_named(engine: Engine, changed: Callable[..., 
         ({"status": "withdrawn", "at": NOW, "shop": "harbour"}, None),
         ({"status": "withdrawn", "at": NOW, "topic": "news"}, None),
         ({"status": "withdrawn", "at": NOW, "channel": "chat"}, None),
+        ({"status": "pending", "at": NOW, "basis": "double_opt_in"}, None),
+        ({"at": NOW - DAY, "basis": "implied_purchase"}, "basis_implied_purchase"),
+        ({"at": NOW - DAY, "basis": "soft_opt_in"}, None),
     ],
 )
 def test_consent_counts_at_the_shop_that_writes(
@@ -127,6 +130,20 @@ def test_consent_counts_at_the_shop_that_writes(
         add_consents(engine, [consent(1, **fact)])
     row = plan(engine, with_caps(changed))[1]
     assert (row.verdict, row.rule) == (("no_consent", rule) if rule else ("selected", None))
+
+
+def test_consent_counts_as_the_persons_country_has_it(engine: Engine, changed: Callable[..., Config]) -> None:
+    """All agreed expressly 900 days ago."""
+    countries = dict(enumerate(["CA", "CN", "FR", "KR", "US", None], start=1))
+    add_people(engine, countries)
+    for person, country in countries.items():
+        change(engine, customers, customers.c.customer_id == person, country=country)
+    add_consents(engine, [consent(2, at=NOW - DAY, basis="soft_opt_in")])
+    found = plan(engine, with_caps(changed))
+    assert {i: row.rule for i, row in found.items() if row.verdict == "no_consent"} == {
+        2: "basis_soft_opt_in",
+        4: "reconfirm",
+    }
 
 
 def test_no_consent_at_all(engine: Engine, changed: Callable[..., Config]) -> None:
