@@ -219,7 +219,7 @@ def audit(as_json: AsJson = False) -> None:
     Example: `tern audit`
     """
     place = open_workplace()
-    findings = auditing.audit(place.engine, place.config, data_dir=place.environment.data_dir, now=utc_now())
+    findings = auditing.audit(place.engine, data_dir=place.environment.data_dir, now=utc_now())
     broken = [finding for finding in findings if not finding.passed]
     if as_json:
         print_json([finding.as_dict() for finding in findings])

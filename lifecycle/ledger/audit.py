@@ -13,7 +13,6 @@ from sqlalchemy import Connection, Engine
 
 from lifecycle.db.engine import reading
 from lifecycle.ledger import proofs
-from lifecycle.settings import Config
 
 _SHOWN = 5
 
@@ -30,18 +29,15 @@ class Finding:
         return asdict(self)
 
 
-def audit(engine: Engine, config: Config, *, data_dir: Path, now: datetime) -> list[Finding]:
+def audit(engine: Engine, *, data_dir: Path, now: datetime) -> list[Finding]:
     """One finding per check, on one state of the database. Changes nothing."""
     with reading(engine) as connection:
         return [
-            _finding(invariant, claim, broken)
-            for invariant, claim, broken in _checks(connection, config, data_dir, now)
+            _finding(invariant, claim, broken) for invariant, claim, broken in _checks(connection, data_dir, now)
         ]
 
 
-def _checks(
-    connection: Connection, config: Config, data_dir: Path, now: datetime
-) -> Iterator[tuple[str, str, Iterator[str]]]:
+def _checks(connection: Connection, data_dir: Path, now: datetime) -> Iterator[tuple[str, str, Iterator[str]]]:
     """(invariant, what is claimed, what breaks it)."""
     twice, lost, limits = "1 nobody twice", "2 nothing lost", "3 limits kept"
     sums, pulls, consent = "4 sums agree", "5 pulls repeatable", "8 consent respected"
@@ -74,7 +70,7 @@ def _checks(
         proofs.waiting_too_long(connection, now),
     )
     yield limits, "no message broke a cap when it was reserved", proofs.cap_broken(connection)
-    yield limits, "no plan went over a quota", proofs.quota_broken(connection, config)
+    yield limits, "no plan went over a quota", proofs.quota_broken(connection)
     yield (
         limits,
         "no plan that needed an approval was sent without one",

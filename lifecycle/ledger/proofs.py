@@ -33,13 +33,11 @@ from lifecycle.ledger.claims import is_orphan
 from lifecycle.ledger.settling import too_old
 from lifecycle.planning.approval import approved_by
 from lifecycle.planning.caps import applicable
-from lifecycle.planning.counting import COUNTED_STATES, concerns, counts
+from lifecycle.planning.counting import COUNTED_STATES, counts
 from lifecycle.planning.plan import stored_hash, stored_plan
-from lifecycle.planning.quotas import groups as groups_of
-from lifecycle.planning.quotas import limit_of
-from lifecycle.planning.records import TO_SEND
+from lifecycle.planning.quotas import ramp_limit
+from lifecycle.planning.records import TO_SEND, Slots
 from lifecycle.planning.windows import begins, length, microseconds_of
-from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign, CapRule, Quota
 
 GRACE = timedelta(seconds=5)
@@ -177,44 +175,43 @@ def _windows(
         yield literal(since, Instant()), chosen
 
 
-def quota_broken(connection: Connection, config: Config) -> Iterator[str]:
-    """Each applied plan's quotas recounted as when it reserved: what was sent since the window began or waited
-    then, its own messages among them."""
+def quota_broken(connection: Connection) -> Iterator[str]:
+    """Each applied plan's quotas, with the limits and shops that it noted, recounted as when it reserved: what was
+    sent since the window began or waited then, its own messages among them."""
     query = (
-        select(plans.c.plan_id, plans.c.definition, plans.c.applied_at, cap_rules.c.definition.label("quota"))
+        select(plans.c.plan_id, plans.c.summary, plans.c.applied_at, cap_rules.c.rule, cap_rules.c.definition)
         .join(cap_rules, cap_rules.c.plan_id == plans.c.plan_id)
         .where(plans.c.status == "applied", cap_rules.c.kind == "quota")
-        .order_by(plans.c.plan_id)
+        .order_by(plans.c.plan_id, cap_rules.c.position)
     )
-    for plan_id, definition, applied_at, stored in connection.execute(query).all():
-        quota, campaign = Quota.model_validate(stored), Campaign.model_validate(definition)
-        if (quota.limit is None and quota.ramp is None) or not concerns(quota, campaign):
-            continue
-        for group, sent in _sent_of(connection, config, quota, campaign, plan_id, applied_at).items():
-            limit = limit_of(config, quota, group, applied_at)
-            if sent > limit:
-                yield f"{quota.name} of {group}: {sent:,} of {limit:,} with plan {plan_id}"
+    for plan_id, summary, applied_at, rule, definition in connection.execute(query).all():
+        quota = Quota.model_validate(definition)
+        for each in map(Slots.from_dict, (summary or {}).get("slots", ())):
+            if each.rule == rule:
+                limit = max(each.limit, _ramped(quota, applied_at))
+                sent = _sent_of(connection, quota, each, plan_id, applied_at)
+                if sent > limit:
+                    yield f"{rule} of {each.group}: {sent:,} of {limit:,} with plan {plan_id}"
 
 
-def _sent_of(
-    connection: Connection, config: Config, quota: Quota, campaign: Campaign, plan_id: int, at: datetime
-) -> Counter[str]:
-    """By group that the plan has written from."""
-    columns = (messages.c.shop, messages.c.channel)
-    counted = (
-        select(*columns, func.count())
-        .where(counts(quota), messages.c.state.in_(COUNTED_STATES))
-        .where(messages.c.reserved_at <= at, messages.c.send_at > begins(quota, at))
-        .group_by(*columns)
+def _ramped(quota: Quota, at: datetime) -> int:
+    """What a ramp allows on the day of `at`, which may be the day after the plan was made; 0 without one."""
+    ramp = ramp_limit(quota, at) or 0
+    return min(ramp, quota.limit) if isinstance(quota.limit, int) else ramp
+
+
+def _sent_of(connection: Connection, quota: Quota, slots: Slots, plan_id: int, at: datetime) -> int:
+    """By the group, where the plan itself has sent something for it; else 0."""
+    here = [messages.c.shop.in_(slots.shops), messages.c.state.in_(COUNTED_STATES), counts(quota)]
+    if quota.scope == "channel":
+        here.append(messages.c.channel == slots.group)
+    own = select(func.count()).where(*here, messages.c.plan_id == plan_id, messages.c.reserved_at == at)
+    if not connection.execute(own).scalar_one():
+        return 0
+    together = select(func.count()).where(
+        *here, messages.c.reserved_at <= at, messages.c.send_at > begins(quota, at)
     )
-    groups = {channel: groups_of(config, quota, channel) for channel in config.channels}
-    sent: Counter[str] = Counter()
-    for shop, channel, count in connection.execute(counted):
-        if (group := groups.get(channel, {}).get(shop)) is not None:
-            sent[group] += count
-    own = select(messages.c.shop.distinct()).where(messages.c.plan_id == plan_id, messages.c.reserved_at == at)
-    mine = {groups.get(campaign.channel, {}).get(shop) for shop in connection.execute(own).scalars()}
-    return Counter({group: count for group, count in sent.items() if group in mine})
+    return int(connection.execute(together).scalar_one())
 
 
 def sent_to_suppressed(connection: Connection) -> Iterator[str]:

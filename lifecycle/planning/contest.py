@@ -6,7 +6,7 @@ Over arrays only: what it needs to know comes from `Sources`, the ledger or a si
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import reduce
 from typing import Protocol
@@ -40,6 +40,22 @@ class Contender:
     segment: NDArray[np.int64]
     shop: NDArray[np.int64]
     seed: NDArray[np.int64]
+
+
+MOST_LATER = 8
+"""So many dates still to come are looked at, the nearest first: possibilities double with each."""
+
+
+def on_dates(one: Contender, times: Iterable[datetime]) -> list[Contender]:
+    """The campaign at each of these times; none where it has nobody to write to."""
+    return [replace(one, at=at) for at in times] if len(one.customer_id) else []
+
+
+def nearest(found: Sequence[Contender]) -> tuple[Contender, ...]:
+    """Those due first, and the nearest of those still to come."""
+    ordered = sorted(found, key=lambda each: each.at)
+    first = [each for each in ordered if each.at == ordered[0].at]
+    return (*first, *ordered[len(first) :][:MOST_LATER])
 
 
 class Worth(Protocol):
@@ -262,7 +278,7 @@ class _Contest:
         group = np.array([*places, len(names)], dtype=np.int64)[self.shop]
         free = np.array([*(each.free for each in rooms), quotas.UNLIMITED], dtype=np.int64)
         row = QuotaRow(name=quota.name, free=free, counted=takes, group=group)
-        return _Row(quota, at, tuple(names), tuple(rooms), row)
+        return _Row(quota, at, tuple(names), tuple(rooms), tuple(places), row)
 
     def _refuse(self, competition: Competition, allocation: Allocation, rows: Sequence[_Row]) -> None:
         """A verdict for each of ours who was not chosen."""
@@ -305,7 +321,7 @@ class _Contest:
         self.frees_at[whom] = np.array(freed)[winner]
 
     def _exceed(self, whom: NDArray[np.int64], row: _Row, place: int) -> None:
-        freed = np.array([*(microseconds(room.frees_at) for room in row.rooms), NULL])
+        freed = np.array([*(microseconds(room.frees_at) if room.frees_at else NULL for room in row.rooms), NULL])
         self.verdict[whom] = _QUOTA
         self.rule[whom] = len(self.rules) + self.quotas.index(row.quota)
         self.frees_at[whom] = freed[row.row.group[whom]]
@@ -333,6 +349,9 @@ class _Contest:
                         last_minor=_most(allocation.worth[i][number].last for i in same),
                         next_minor=worth.best_left_out,
                         frees_at=room.frees_at,
+                        shops=tuple(
+                            shop for place, shop in enumerate(self.config.shops) if each.groups[place] == number
+                        ),
                     )
                 )
         return tuple(slots)
@@ -344,6 +363,8 @@ class _Row:
     at: datetime
     names: tuple[str, ...]
     rooms: tuple[quotas.Room, ...]
+    groups: tuple[int, ...]
+    """Of each configured shop."""
     row: QuotaRow
 
 

@@ -13,9 +13,9 @@ TO_SEND = ("selected", "quiet_hours")
 
 @dataclass(frozen=True)
 class Slots:
-    """What a quota's slots came to for one group: a shop, a channel or a sender's domain. `used` before the plan;
-    `wanted`: messages that could be sent but for the quota; `taken` by the plan. Worth in minor units of the base
-    currency: `last_minor` of the last slot taken, `next_minor` of the best message left out."""
+    """What a quota's slots came to for one group: a shop, a channel or a sender's domain, with its `shops`. `used`
+    before the plan; `wanted`: messages that could be sent but for the quota; `taken` by the plan. Worth in minor
+    units of the base currency: `last_minor` of the last slot taken, `next_minor` of the best message left out."""
 
     rule: str
     group: str
@@ -25,14 +25,22 @@ class Slots:
     taken: int
     last_minor: float | None
     next_minor: float | None
-    frees_at: datetime
+    frees_at: datetime | None
+    shops: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "frees_at": self.frees_at.isoformat()}
+        return {**asdict(self), "frees_at": self.frees_at.isoformat() if self.frees_at else None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**{**values, "frees_at": datetime.fromisoformat(values["frees_at"])})
+        frees_at = values["frees_at"]
+        return cls(
+            **{
+                **values,
+                "frees_at": datetime.fromisoformat(frees_at) if frees_at else None,
+                "shops": tuple(values["shops"]),
+            }
+        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from lifecycle.customers.consent import ConsentLaw
 from lifecycle.db.engine import analyze
 from lifecycle.db.schema import customers, plans
 from lifecycle.planning.audience import audience
-from lifecycle.planning.contest import Contender, contest
+from lifecycle.planning.contest import Contender, contest, nearest, on_dates
 from lifecycle.planning.counting import concerns
 from lifecycle.planning.judgement import Judgement, candidates, decided, work_tables
 from lifecycle.planning.policy import policy_reasons
@@ -63,7 +63,9 @@ def judged(
     with _work_tables(connection):
         ask(connection, people, judgement)
         mine = contender(connection, judgement, judgement.at)
-        outcome = contest(Stored(connection, judgement, alone=not rivals), judgement, mine, rivals)
+        later = on_dates(mine, times_ahead(judgement, judgement.campaign, done=True)) if rivals else []
+        competing = nearest([*rivals, *later])
+        outcome = contest(Stored(connection, judgement, alone=not rivals), judgement, mine, competing)
         record(connection, outcome)
         _insert(connection, quiet_hours(connection, judgement, quiet_hours_of))
         both = {column.name: column for column in (*decided.c, *candidates.c)}
@@ -88,27 +90,24 @@ def reconsidered(connection: Connection, people: Select, judgement: Judgement) -
 
 
 def rivals(connection: Connection, judgement: Judgement, *, as_of: datetime) -> tuple[Contender, ...]:
-    """The other campaigns that may want the same slots, today or within the look-ahead, and whom they could be
-    sent to as things stand."""
-    found = (
-        _standing(connection, judgement, other, at, as_of)
-        for other in judgement.config.campaigns.values()
-        if other.name != judgement.campaign.name
-        and share_slots(judgement, other)
-        and (at := _next(connection, judgement, other)) is not None
-    )
-    return tuple(rival for rival in found if len(rival.customer_id))
+    """The other campaigns that may want the same slots, on each of their dates from today on within the
+    look-ahead, and whom they could be sent to as things stand."""
+    found: list[Contender] = []
+    for other in judgement.config.campaigns.values():
+        if other.name == judgement.campaign.name or not share_slots(judgement, other):
+            continue
+        if times := times_ahead(judgement, other, done=_is_done(connection, judgement, other)):
+            found += on_dates(_standing(connection, judgement, other, as_of), times)
+    return nearest(found)
 
 
-def _standing(
-    connection: Connection, judgement: Judgement, campaign: Campaign, at: datetime, as_of: datetime
-) -> Contender:
+def _standing(connection: Connection, judgement: Judgement, campaign: Campaign, as_of: datetime) -> Contender:
     theirs = Judgement(
         judgement.config, campaign, judgement.occurrence, judgement.at, judgement.since, judgement.rules, ()
     )
     with _work_tables(connection):
         ask(connection, audience(connection, judgement.config, campaign, as_of=as_of), theirs)
-        return contender(connection, theirs, at)
+        return contender(connection, theirs, judgement.at)
 
 
 def share_slots(judgement: Judgement, other: Campaign) -> bool:
@@ -117,22 +116,22 @@ def share_slots(judgement: Judgement, other: Campaign) -> bool:
     return any(not rule.is_off and concerns(rule, judgement.campaign) and concerns(rule, other) for rule in rules)
 
 
-def _next(connection: Connection, judgement: Judgement, other: Campaign) -> datetime | None:
-    applied = select(plans.c.occurrence).where(plans.c.campaign == other.name, plans.c.status == "applied")
-    done = connection.execute(applied.where(plans.c.occurrence == judgement.occurrence)).scalar() is not None
-    return next_at(judgement, other, done=done)
+def _is_done(connection: Connection, judgement: Judgement, other: Campaign) -> bool:
+    query = select(plans.c.plan_id).where(
+        plans.c.campaign == other.name, plans.c.status == "applied", plans.c.occurrence == judgement.occurrence
+    )
+    return connection.execute(query).scalar() is not None
 
 
-def next_at(judgement: Judgement, other: Campaign, *, done: bool) -> datetime | None:
-    """When the other campaign is sent next, from today on within the look-ahead; one that is due every day only
-    counts today. `done`: it was sent today."""
-    today = date.fromisoformat(judgement.occurrence)
+def times_ahead(judgement: Judgement, other: Campaign, *, done: bool) -> list[datetime]:
+    """When a campaign is sent, from today on within the look-ahead; one that is due every day only today. `done`:
+    it was sent today."""
     if other.schedule is None:
-        return None if done else judgement.at
+        return [] if done else [judgement.at]
+    today = date.fromisoformat(judgement.occurrence)
     ahead = range(1 if done else 0, judgement.config.campaigns_file.look_ahead_days + 1)
     due = (days for days in ahead if other.schedule.is_due(today + timedelta(days=days)))
-    days = next(due, None)
-    return None if days is None else judgement.at + timedelta(days=days)
+    return [judgement.at + timedelta(days=days) for days in due]
 
 
 def ask(

@@ -35,7 +35,7 @@ def summary(world: World, flow: str) -> list[dict[str, object]]:
 
 def sound(world: World) -> bool:
     place = world.place
-    findings = audit(place.engine, place.config, data_dir=place.environment.data_dir, now=datetime.now(UTC))
+    findings = audit(place.engine, data_dir=place.environment.data_dir, now=datetime.now(UTC))
     assert findings
     return all(finding.passed for finding in findings)
 

@@ -84,4 +84,4 @@ def test_any_answers(
     assert {claim for (claim,) in ledger(engine, "claim")} == {None}
     assert found["unknown"] == len(lost)
     later = clock() + timedelta(days=1)
-    assert all(finding.passed for finding in audit(engine, config, data_dir=tmp_path, now=later))
+    assert all(finding.passed for finding in audit(engine, data_dir=tmp_path, now=later))

@@ -32,7 +32,7 @@ from lifecycle.ledger.audit import audit
 from lifecycle.ledger.drain import BatchResult
 from lifecycle.ledger.reserve import reserve
 from lifecycle.messages.records import Mail
-from lifecycle.settings import ROOT, Config, load_config
+from lifecycle.settings import Config
 from tests.conftest import FakeClock
 from tests.ledger.people import NOW, SECRET, ScriptedChannel, add_people, add_plan, numbered, restore, stored
 
@@ -83,11 +83,8 @@ def sent(
     return engine
 
 
-CONFIG = load_config(ROOT / "config", env={})
-
-
 def broken(engine: Engine, data_dir: Path) -> list[str]:
-    found = audit(engine, CONFIG, data_dir=data_dir, now=LATER)
+    found = audit(engine, data_dir=data_dir, now=LATER)
     assert len(found) >= 20
     return [finding.sentence.removeprefix("not true that ") for finding in found if not finding.passed]
 
@@ -97,7 +94,7 @@ def message(number: int) -> ColumnElement[bool]:
 
 
 def test_honest_ledger_passes(sent: Engine, tmp_path: Path) -> None:
-    found = audit(sent, CONFIG, data_dir=tmp_path, now=LATER)
+    found = audit(sent, data_dir=tmp_path, now=LATER)
     assert broken(sent, tmp_path) == []
     assert {finding.invariant[0] for finding in found} == set("1234568")
     assert all(finding.sentence and finding.as_dict()["passed"] for finding in found)
@@ -339,7 +336,7 @@ def test_pages_of_another_host_are_counted_and_not_missed(sent: Engine, tmp_path
         row = dict(connection.execute(select(landing_pages)).mappings().one())
         there = {"page_id": 2, "path": "landing/shopify/atlas/orders/page.gz"}
         connection.execute(insert(landing_pages).values({**row, **there}))
-    sentences = [finding.sentence for finding in audit(sent, CONFIG, data_dir=tmp_path, now=LATER)]
+    sentences = [finding.sentence for finding in audit(sent, data_dir=tmp_path, now=LATER)]
     assert "every landed page is stored as it came (1 not on this host)" in sentences
     assert broken(sent, tmp_path) == []
     (tmp_path / "landing/shopify/atlas/orders").mkdir(parents=True)
@@ -363,6 +360,11 @@ def test_many_offenders_are_counted_and_the_first_shown(sent: Engine, tmp_path: 
 
 
 FIVE_A_DAY = {"name": "five_a_day", "limit": 5, "per": "day", "timezone": "Europe/Paris"}
+SLOTS = {
+    "rule": "five_a_day", "group": "atlas", "limit": 5, "used": 0, "wanted": 5, "taken": 5, "last_minor": None,
+    "next_minor": None, "frees_at": None, "shops": ["atlas"],
+}  # fmt: skip
+NEEDS = {"needs_approval": ["5 messages are many"], "slots": [SLOTS]}
 APPROVED = {"plan_id": 1, "hash": "", "approved_by": "Ada", "approved_at": NOW}
 TODAY_IN_PARIS = datetime(2026, 11, 21, 23, tzinfo=UTC)
 THIS_MONTH_IN_PARIS = datetime(2026, 10, 31, 23, tzinfo=UTC)
@@ -392,7 +394,7 @@ def ruled(
         quota = {"plan_id": plan_id, "rule": "five_a_day", "kind": "quota", "position": 9}
         connection.execute(insert(cap_rules).values(quota | {"definition": FIVE_A_DAY}))
         [plan_hash] = connection.execute(select(plans.c.hash)).scalars()
-        connection.execute(update(plans).values(summary={"needs_approval": ["5 messages are many"]}))
+        connection.execute(update(plans).values(summary=NEEDS))
         connection.execute(insert(approvals).values(APPROVED | {"hash": plan_hash}))
     reserve(engine, strict, plan_id, now=clock(), secret=SECRET)
     clock.tick(minutes=20)
@@ -418,31 +420,39 @@ def _to_seventh(**columns: Any) -> Callable[[Connection], None]:
     return _also(1, **{"customer_id": 7, "address_hash": "another", "sent_at": NOW} | columns)
 
 
-def _level(connection: Connection, **quota: Any) -> None:
+def _level(connection: Connection, noted: dict[str, Any], **quota: Any) -> None:
+    """Another quota, and what the plan noted of it."""
     changed = update(cap_rules).where(cap_rules.c.rule == "five_a_day")
     connection.execute(changed.values(definition=FIVE_A_DAY | quota))
+    connection.execute(update(plans).values(summary=NEEDS | {"slots": [SLOTS | noted]}))
+
+
+def _ramp(connection: Connection, limit: int, ramp: dict[str, Any]) -> None:
+    noted = {"group": "atlas.example.com", "limit": limit}
+    _level(connection, noted, scope="sender_domain", ramp=ramp)
 
 
 def _domain_warmed_up_more_slowly(connection: Connection) -> None:
-    _level(connection, scope="sender_domain", ramp={"starts_on": "2026-11-20", "limits": [1, 2, 4]})
+    _ramp(connection, 4, {"starts_on": "2026-11-20", "limits": [1, 2, 4]})
 
 
 def _domain_begins_tomorrow(connection: Connection) -> None:
-    _level(connection, scope="sender_domain", ramp={"starts_on": "2026-11-23", "limits": [9]})
+    _ramp(connection, 0, {"starts_on": "2026-11-23", "limits": [9]})
 
 
 def _domain_warmed_up_enough(connection: Connection) -> None:
-    _level(connection, scope="sender_domain", ramp={"starts_on": "2026-11-20", "limits": [1, 2, 5]})
+    """The plan was made the day before."""
+    _ramp(connection, 2, {"starts_on": "2026-11-20", "limits": [1, 2, 9]})
 
 
 def _four_a_day_by_level(connection: Connection) -> None:
-    _level(connection, limit={"": 4})
+    _level(connection, {"limit": 4}, limit={"": 4})
 
 
 def _five_in_a_day_of_the_channel(connection: Connection) -> None:
     """Of those sent 24 hours before and earlier none counts."""
-    rolling = {"name": "five_a_day", "limit": 5, "hours": 24, "scope": "channel"}
-    connection.execute(update(cap_rules).where(cap_rules.c.rule == "five_a_day").values(definition=rolling))
+    rolling = {"per": None, "timezone": None, "hours": 24, "scope": "channel"}
+    _level(connection, {"group": "email", "shops": ["atlas", "harbour"]}, **rolling)
     _to_seventh(shop="harbour", sent_at=NOW - timedelta(hours=24))(connection)
 
 
@@ -463,7 +473,7 @@ def _something_else_was_approved(connection: Connection) -> None:
 
 def _no_approval_was_needed(connection: Connection) -> None:
     _never_approved(connection)
-    connection.execute(update(plans).values(summary={"needs_approval": []}))
+    connection.execute(update(plans).values(summary=NEEDS | {"needs_approval": []}))
 
 
 _QUOTA = "no plan went over a quota: five_a_day of "

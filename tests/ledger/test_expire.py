@@ -51,7 +51,7 @@ def test_what_waited_too_long_is_refused_once_and_frees_its_slot(
         ("reserved", None, None),
     ]
     assert revised(engine) == [(first, people[0], "condition_gone", "expired")]
-    assert all(finding.passed for finding in audit(engine, config, data_dir=tmp_path, now=later))
+    assert all(finding.passed for finding in audit(engine, data_dir=tmp_path, now=later))
     reservation = reserve(engine, config, second, now=later, secret=SECRET)
     assert (reservation.reserved, reservation.revised) == (2, {"capped": 1})
 

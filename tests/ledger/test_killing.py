@@ -106,7 +106,7 @@ def test_killed_at_random_points(
     assert found["unknown"] <= kills
     assert found["refused"] + found["unknown"] >= 8
     assert found.total() == 108
-    broken = [finding for finding in audit(engine, config, data_dir=tmp_path, now=utc_now()) if not finding.passed]
+    broken = [finding for finding in audit(engine, data_dir=tmp_path, now=utc_now()) if not finding.passed]
     assert broken == []
 
 

@@ -76,7 +76,7 @@ def test_reserving_together(engine: Engine, database_url: str, together: Config,
     killed = run_together(database_url, together, random)
 
     assert killed >= KILLS // 2, "hardly anybody died"
-    findings = audit(engine, together, data_dir=tmp_path, now=NOW + timedelta(hours=1))
+    findings = audit(engine, data_dir=tmp_path, now=NOW + timedelta(hours=1))
     assert [finding.sentence for finding in findings if not finding.passed] == []
     with reading(engine) as connection:
         status = dict(connection.execute(select(plans.c.plan_id, plans.c.status)).tuples().all())

@@ -113,7 +113,8 @@ KEEPS: tuple[tuple[dict[str, Any], dict[str, Any], int, bool], ...] = (
     ({}, on(3) | {"value": 6}, 2, False),
     ({}, on(3) | {"value": 6}, 0, False),
     ({}, on(-1, 9) | {"value": 6}, 14, False),  # by then the slot is free again
-    ({}, on(-1, 6, 9) | {"value": 6}, 14, True),
+    ({}, on(-1, 6) | {"value": 6}, 14, True),
+    ({}, on(-1, 6, 9) | {"value": 6}, 14, False),  # today and the ninth day are worth more than the sixth alone
     ({"days": 3}, on(3) | {"value": 6}, 7, False),  # (t - 3 days, t] begins after today's
     ({"days": 3}, on(2) | {"value": 6}, 7, True),
     ({"limit": 2}, on(3) | {"value": 6}, 7, False),

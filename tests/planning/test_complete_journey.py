@@ -104,7 +104,7 @@ def test_real_sends_under_usual_caps(
     assert found == slowly(journey, caps)
     counted = Counter(found.values())
     assert (counted.pop(None), dict(counted)) == (allowed, capped)
-    findings = audit(engine, config, data_dir=tmp_path, now=journey[-1].at)
+    findings = audit(engine, data_dir=tmp_path, now=journey[-1].at)
     assert [finding.sentence for finding in findings if not finding.passed] == []
 
 

@@ -1,7 +1,7 @@
 """What would have been sent on every day of a past range, under the rules as they are or under others.
 
-Each day at 09:00 in the campaigns' time zone the campaigns of that date are judged by the definitions of a plan and
-count as sent at that instant. Nothing is sent and no stored table is written.
+Each day at 09:00 in the campaigns' time zone the campaigns of that date are judged by the definitions of a plan,
+and their messages count as sent at that instant. Nothing is sent and no stored table is written.
 
 What a simulation is not:
 

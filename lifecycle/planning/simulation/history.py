@@ -73,16 +73,17 @@ class History:
         self.members_when_built = Membership(spans, people.ids, [day.since for day in days])
         self.shop = np.full(len(people.ids), NO_SHOP, dtype=np.int64)
         self._moves = _Shops(connection, config, self, stored=stored).moves()
-        self._changed = _changed(connection, self)
+        self.changed = _changed(connection, self)
+        """By day: for whom there may be other reasons not to write than on the day before; known up to today."""
 
-    def step(self, number: int) -> Places:
-        """Go on to this day. Returns for whom there may be other reasons than on the day before."""
+    def step(self, number: int) -> None:
+        """Go on to this day."""
         self.members.step(number)
         self.members_when_built.step(number)
         asked, shop = self._moves[number]
         moved = asked[self.shop[asked] != shop]
         self.shop[asked] = shop
-        return np.union1d(self._changed[number], moved)
+        self.changed[number] = np.union1d(self.changed[number], moved)
 
 
 def shop_names(connection: Connection, config: Config) -> tuple[str, ...]:
@@ -102,8 +103,8 @@ Moves = tuple[Places, NDArray[np.int64]]
 
 
 class _Shops:
-    """The shop of everybody's newest counted order, as the audience of each day has it: as of the day's build, from
-    the metrics that are kept where it is the newest."""
+    """The shop of everybody's newest counted order, as the audience of each day has it: as of the day's build; of
+    the newest build as it is kept."""
 
     def __init__(self, connection: Connection, config: Config, history: History, *, stored: bool) -> None:
         self._connection, self._history = connection, history
@@ -191,7 +192,9 @@ def _moments(connection: Connection, days: Sequence[Day]) -> Iterator[tuple[NDAr
         yield found["customer_id"], np.searchsorted(too_old, found["occurred_at"])
     ban = suppressions.c
     query = select(customers.c.customer_id, ban.occurred_at, ban.recorded_at, ban.lifted_at)
-    found = arrays(connection, query.join_from(customers, suppressions, ban.address_hash == customers.c.email_hash))
+    found = arrays(
+        connection, query.join_from(customers, suppressions, ban.address_hash == customers.c.email_hash)
+    )
     for name in ("occurred_at", "recorded_at", "lifted_at"):
         yield found["customer_id"], np.searchsorted(at, found[name])
     bought = select(orders.c.customer_id, orders.c.ordered_at).where(

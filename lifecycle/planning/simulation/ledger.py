@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, literal, or_, select
 
 from lifecycle.db.arrays import arrays
-from lifecycle.db.schema import Big, customers, instant, messages, microseconds
+from lifecycle.db.schema import Big, customers, messages, microseconds
 from lifecycle.planning import quotas
 from lifecycle.planning.counting import COUNTED_STATES, WAITING_STATES, concerns, counts
 from lifecycle.planning.past import BUYER, STILL_WAITING, Past
@@ -139,13 +139,12 @@ class Ledger:
         }
         counted = rows["rules"] >> bit & 1 == 1
         counted &= rows["waiting"] | ((rows["sent"] > since) & (rows["sent"] <= until))
-        found: dict[tuple[str, str], tuple[int, datetime | None]] = {}
+        found: dict[tuple[str, str], tuple[int, Numbers]] = {}
         for group in np.unique(rows["group"][counted]).tolist():
             mine = counted & (rows["group"] == group)
             sent = rows["sent"][mine & ~rows["waiting"]]
             shop, place = divmod(group, len(self._channels))
-            oldest = instant(int(sent.min())) if len(sent) else None
-            found[self._shops[shop], self._channels[place]] = int(mine.sum()), oldest
+            found[self._shops[shop], self._channels[place]] = int(mine.sum()), sent
         return found
 
     def _group(self, shop: Numbers, channel: Numbers) -> Numbers:

@@ -60,16 +60,19 @@ def _stored(connection: Connection, segment: str, first: datetime, last: datetim
 
 
 def swept_spans(
-    connection: Connection, config: Config, segments: Iterable[str], builds: Sequence[datetime], on_build: Callable[[], None]
+    connection: Connection,
+    config: Config,
+    segments: Iterable[str],
+    builds: Sequence[datetime],
+    on_progress: Callable[[str, int, int], None],
 ) -> dict[str, Spans]:
     """As a backfill of these days would leave them, without storing any. Uses the temporary table `points`."""
     definitions = define(config)
     sweep = Sweep(connection, definitions, predictor(config))
     sweep.begin(builds[0], until=builds[-1])
-    on_build()
     for start in range(1, len(builds), _CHUNK_DAYS):
-        for _ in sweep.go_on(builds[start : start + _CHUNK_DAYS]):
-            on_build()
+        for number, _ in enumerate(sweep.go_on(builds[start : start + _CHUNK_DAYS]), start=start + 1):
+            on_progress("days of other segments built", number, len(builds))
     still = sweep.still_open()
     rows = np.concatenate([sweep.spans.all(), np.column_stack([still, np.full(len(still), _FOR_EVER)])])
     numbers = {name: number for number, name in enumerate(definitions.segments)}

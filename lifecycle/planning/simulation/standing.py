@@ -11,13 +11,24 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Column, Connection, Integer, MetaData, Select, Table, Text, case, delete, insert, literal, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    case,
+    delete,
+    literal,
+    select,
+)
 from sqlalchemy.sql import visitors
 
 from lifecycle.db.arrays import arrays
 from lifecycle.db.bulk import load_numbers
-from lifecycle.db.engine import analyze
-from lifecycle.db.schema import Big, Instant, consents, messages
+from lifecycle.db.schema import Big, Instant, messages
 from lifecycle.planning.contest import Contender
 from lifecycle.planning.judgement import Judgement, candidates, decided
 from lifecycle.planning.simulation.days import Day
@@ -29,26 +40,14 @@ from lifecycle.settings.policies import once_per_order
 
 _NOT_MEANT = -1
 
-_work = MetaData()
-
 asked = Table(
     "asked",
-    _work,
+    MetaData(),
     Column("customer_id", Big, primary_key=True, autoincrement=False),
     Column("shop", Integer, nullable=False, comment="place among the shops of the history"),
     prefixes=["temporary"],
 )
 """Whom the reasons are asked about."""
-
-said = Table(
-    "said",
-    _work,
-    Column("customer_id", Big, primary_key=True, autoincrement=False),
-    Column("consent_id", Big, primary_key=True, autoincrement=False),
-    *(Column(c.name, c.type) for c in consents.c if c.name not in ("customer_id", "consent_id")),
-    prefixes=["temporary"],
-)
-"""Their consents: of everybody's it takes long to find those that count."""
 
 
 def sent_table(number: int) -> Table:
@@ -91,17 +90,17 @@ class Standing:
         self._connection, self._config, self._campaign = connection, config, campaign
         self._history, self._told, self._sent = history, told, sent
         self._asks_ledger = asks_ledger(config, campaign)
+        self._seen = 0
         self._to_ask = np.ones(len(people), dtype=bool)
         self._reason = np.zeros(len(people), dtype=np.int64)
         self._segment = np.full(len(people), _NOT_MEANT, dtype=np.int64)
 
-    def note(self, changed: Places) -> None:
-        """For them there may be other reasons from now on."""
-        self._to_ask[changed] = True
-
     def on(self, day: Day) -> tuple[Places, NDArray[np.int64]]:
         """The places of everybody whom the campaign is meant for, and the number of what was told of each: 0
         where there is no reason not to write."""
+        for changed in self._history.changed[self._seen : day.number + 1]:
+            self._to_ask[changed] = True
+        self._seen = day.number + 1
         self._segment = self._meant()
         meant = self._segment != _NOT_MEANT
         if self._asks_ledger:
@@ -141,7 +140,6 @@ class Standing:
     def _ask(self, day: Day, whom: Places) -> NDArray[np.int64]:
         connection = self._connection
         fill_asked(connection, self._history, whom)
-        _fill_said(connection)
         for table in (candidates, decided):
             connection.execute(delete(table))
         judgement = Judgement(self._config, self._campaign, day.date.isoformat(), day.at, day.since)
@@ -155,21 +153,25 @@ class Standing:
     def _people(self) -> Select:
         """As an audience is; in which language, and which of the segments, no reason asks."""
         nothing = literal("")
-        columns = (asked.c.customer_id, nothing.label("segment"), shop_of(self._history.shops), nothing.label("locale"))
+        columns = (
+            asked.c.customer_id,
+            nothing.label("segment"),
+            shop_of(self._history.shops),
+            nothing.label("locale"),
+        )
         return select(*columns)
 
     def _over(self, reason: Select) -> Select:
-        """Over the consents of those who are asked about, and over the simulated ledger."""
-        tables = {consents: said, messages: self._sent}
+        """Over the simulated ledger in place of the stored one."""
 
         def other(element: object, **_: object) -> object:
-            if isinstance(element, Table):
-                return tables.get(element)
-            if isinstance(element, Column) and element.table in tables:
-                return tables[element.table].c[element.name]
+            if element is messages:
+                return self._sent
+            if isinstance(element, Column) and element.table is messages:
+                return self._sent.c[element.name]
             return None
 
-        changed: Any = visitors.replacement_traverse(reason, {}, other)
+        changed: Any = visitors.replacement_traverse(reason, {}, other) if self._asks_ledger else reason
         return cast(Select, changed)
 
 
@@ -187,13 +189,3 @@ def fill_asked(connection: Connection, history: History, whom: Places) -> None:
 
 def shop_of(names: Sequence[str]) -> Any:
     return case(dict(enumerate(names)), value=asked.c.shop).label("shop")
-
-
-def _fill_said(connection: Connection) -> None:
-    connection.execute(delete(said))
-    names = [column.name for column in said.c]
-    rows = select(*(consents.c[name] for name in names)).join_from(
-        asked, consents, consents.c.customer_id == asked.c.customer_id
-    )
-    connection.execute(insert(said).from_select(names, rows))
-    analyze(connection, said)
