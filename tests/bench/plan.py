@@ -98,14 +98,14 @@ def _customers(count: int) -> Iterator[dict[str, Any]]:
     for i, seed in enumerate(seeds, start=1):
         address = f"c{i}@example.com"
         given = {"customer_id": i, "email": address, "email_key": address, "email_hash": hashed(i), "seed": seed}
-        where = {"country": ("FR", "GB", "US", "KR")[i % 4], "region": "CA" if i % 4 == 2 else None}
+        where = {"country": ("FR", "GB", "US", "DE")[i % 4], "region": "CA" if i % 4 == 2 else None}
         yield given | where | {"first_seen_at": NOW - 900 * DAY, "updated_at": NOW - 900 * DAY}
 
 
 def _consent(whose: NDArray[np.int64], status: str, at: int) -> dict[str, Any]:
     return {
         "customer_id": whose, "shop": "atlas", "channel": "email", "topic": "promotions", "status": status,
-        "basis": "express", "occurred_at": at, "recorded_at": at, "source": "bench",
+        "basis": "double_opt_in", "occurred_at": at, "recorded_at": at, "source": "bench",
     }  # fmt: skip
 
 

@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, bindparam, insert, or_, select
 
 from lifecycle.customers.suppression import active_suppressions
+from lifecycle.customers.zones import zones_of
 from lifecycle.db.engine import lock_reservations, writing
 from lifecycle.db.schema import Instant, consents, customers, messages, plans, verdicts
 from lifecycle.planning.caps import applicable
 from lifecycle.planning.counting import COUNTED_STATES
 from lifecycle.planning.holdout import GLOBAL, bucket
+from lifecycle.planning.quiet import opens_at
 from lifecycle.planning.windows import begins
 from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign, CapRule
@@ -24,7 +26,9 @@ _AT: Any = bindparam("at", type_=Instant())
 _SINCE: Any = bindparam("since", type_=Instant())
 _BAN = active_suppressions(_AT).subquery("ban")
 
-_PERSON = select(customers.c.email_hash, customers.c.seed).where(customers.c.customer_id == bindparam("who"))
+_PERSON = select(
+    *(customers.c[name] for name in ("email_hash", "seed", "timezone", "country", "region", "phone_zone"))
+).where(customers.c.customer_id == bindparam("who"))
 _SUPPRESSED = select(_BAN.c.reason).where(
     _BAN.c.address_hash == bindparam("address_hash"),
     _BAN.c.channel == "email",
@@ -91,7 +95,10 @@ def _verdict(
         return "hold_out"
     since = min(begins(rule, at) for rule in rules)
     recent = connection.execute(_RECENT, {"who": who, "since": since, "at": at}).all()
-    return "capped" if any(_blocks(rule, recent, at) for rule in rules) else "selected"
+    if any(_blocks(rule, recent, at) for rule in rules):
+        return "capped"
+    zones = zones_of(person.timezone, person.country, person.region, person.phone_zone)
+    return "quiet_hours" if opens_at(zones, config.caps_file.quiet_hours or "", at) else "selected"
 
 
 def _blocks(rule: CapRule, recent: Sequence[Row[Any]], at: datetime) -> bool:
