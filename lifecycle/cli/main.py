@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from lifecycle.cli import campaigns, data, flows, segments, setup, up
+from lifecycle.cli import campaigns, data, flows, segments, setup, simulate, up
 from lifecycle.errors import TernError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for room in (setup, data, segments, campaigns, flows, up):
+for room in (setup, data, segments, campaigns, simulate, flows, up):
     room.register(app)
 
 

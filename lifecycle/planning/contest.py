@@ -130,9 +130,7 @@ class _Contest:
             rule for rule in judgement.rules if not rule.is_off and any(concerns(rule, c) for c in campaigns)
         ]
         self.quotas = [
-            quota
-            for quota in judgement.quotas
-            if (quota.limit is not None or quota.ramp) and any(concerns(quota, c) for c in campaigns)
+            quota for quota in judgement.quotas if not quota.is_off and any(concerns(quota, c) for c in campaigns)
         ]
         self.ids = reduce(np.union1d, (offer.customer_id for offer in self.offers))
         self.rows = [np.searchsorted(self.ids, offer.customer_id) for offer in self.offers]
@@ -295,7 +293,7 @@ class _Contest:
             if lost.any():
                 self._lose(whom[lost], number, allocation.chosen[whom[lost]] & row.counted)
                 undecided &= ~lost
-        for place, each in enumerate(rows):
+        for each in rows:
             if not each.row.counted[mine]:
                 continue
             taken = np.bincount(
@@ -304,7 +302,7 @@ class _Contest:
                 minlength=len(each.row.free),
             )
             full = undecided & (taken >= each.row.free)[each.row.group[whom]]
-            self._exceed(whom[full], each, place)
+            self._exceed(whom[full], each)
             undecided &= ~full
 
     def _lose(self, whom: NDArray[np.int64], number: int, winners: NDArray[np.bool_]) -> None:
@@ -320,7 +318,7 @@ class _Contest:
         self.lost_to[whom] = winner
         self.frees_at[whom] = np.array(freed)[winner]
 
-    def _exceed(self, whom: NDArray[np.int64], row: _Row, place: int) -> None:
+    def _exceed(self, whom: NDArray[np.int64], row: _Row) -> None:
         freed = np.array([*(microseconds(room.frees_at) if room.frees_at else NULL for room in row.rooms), NULL])
         self.verdict[whom] = _QUOTA
         self.rule[whom] = len(self.rules) + self.quotas.index(row.quota)

@@ -108,8 +108,9 @@ def _state(law: ConsentLaw, at: datetime) -> ColumnElement[str]:
 
 
 def unknown_shop(judgement: Judgement) -> Select:
-    """The shop that would write is no longer configured: nobody could sign the message."""
-    return _people("policy", literal("unknown_shop")).where(candidates.c.shop.not_in(judgement.config.shops))
+    """The shop that would write is not known or no longer configured: nobody could sign the message."""
+    known = candidates.c.shop.in_(list(judgement.config.shops))
+    return _people("policy", literal("unknown_shop")).where(or_(candidates.c.shop.is_(None), ~known))
 
 
 def ordered_since(judgement: Judgement) -> Select:

@@ -28,7 +28,7 @@ NO_COUNTRY = {"European Community", "Unspecified", "West Indies"}
         ("Atlantis", None),
         ("", None),
         (None, None),
-        *((name, None) for name in NO_COUNTRY),
+        *((name, None) for name in sorted(NO_COUNTRY)),
     ],
 )
 def test_names(name: str | None, code: str | None) -> None:
