@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import intake, plan, segments, send
+from tests.bench import intake, plan, segments, send, simulation
 from tests.bench.databases import Database, open_databases
 from tests.bench.figures import Comparison, topic_table
 
@@ -26,11 +26,16 @@ Measure = Callable[[Database, float], list[Comparison]]
 TOPICS: dict[str, tuple[str, Measure]] = {
     "intake": ("Intake: 20,000 orders with 80,000 lines (rows are lines)", intake.measure),
     "segments": ("Segments: 5,000,000 orders of 1,000,000 customers, 1,000,000 of 200,000", segments.measure),
-    "plan": ("Plan: 100,000 candidates, 1,000,000 past messages", plan.measure),
+    "plan": ("Plan and reserve: 100,000 candidates, 1,000,000 and 10,000,000 past messages", plan.measure),
+    "simulation": ("Simulation: a year of days for 100,000 customers (rows: people × days)", simulation.measure),
     "send": ("Send: 1,000 messages to a mail server on this machine (CPU of the sending process)", send.measure),
+    "plan-large": (
+        "Plan and reserve: 1,000,000 candidates, 1,000,000 and 10,000,000 past messages",
+        plan.measure_large,
+    ),
     "segments-large": ("Segments: 10,000,000 orders of 2,000,000 customers", segments.measure_large),
 }
-LARGE = ("segments-large",)
+LARGE = ("plan-large", "simulation", "segments-large")
 """Only when named."""
 
 
