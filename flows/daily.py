@@ -56,9 +56,7 @@ def daily(as_of: datetime | None = None, dry_run: bool = False) -> str:
 
 def due(config: Config, as_of: datetime) -> list[Campaign]:
     """Campaigns of this date, in the campaigns' time zone; what has priority first."""
-    today = date.fromisoformat(occurrence_of(config, as_of))
-    found = (each for each in config.campaigns.values() if each.schedule is None or each.schedule.is_due(today))
-    return sorted(found, key=lambda each: each.priority)
+    return config.due(date.fromisoformat(occurrence_of(config, as_of)))
 
 
 def _attempt(failures: list[str], step: Callable[..., Any], *parameters: Any) -> None:

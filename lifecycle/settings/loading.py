@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,6 +60,11 @@ class Config:
     @cached_property
     def channels(self) -> Mapping[str, EmailChannel]:
         return {channel.name: channel for channel in self.channels_file.channels}
+
+    def due(self, day: date) -> list[Campaign]:
+        """Campaigns of this date; what has priority first, then as written."""
+        found = (each for each in self.campaigns.values() if each.schedule is None or each.schedule.is_due(day))
+        return sorted(found, key=lambda each: each.priority)
 
     @property
     def segment_names(self) -> tuple[str, ...]:

@@ -27,7 +27,6 @@ from lifecycle.db.schema import (
 from lifecycle.errors import PlanError, UsageError
 from lifecycle.ledger.reserve import reserve
 from lifecycle.planning.plan import make_plan
-from lifecycle.planning.simulation.days import due
 from lifecycle.planning.simulation.records import Simulation
 from lifecycle.planning.simulation.replay import simulate
 from lifecycle.planning.simulation.world import Decision
@@ -339,7 +338,7 @@ def test_days_equal_real_plans_and_reservations(engine: Engine, changed: Callabl
 
     for number in range(world.days):
         today, at = FIRST + number * DAY, world.at(number)
-        for campaign in due(world.config, today):
+        for campaign in world.config.due(today):
             plan_id, told = world.planned(campaign.name, at)
             assert found.pop((today, campaign.name)) == told, (today, campaign.name)
             world.sent(plan_id, at)
@@ -351,7 +350,7 @@ def test_days_equal_real_plans_and_reservations(engine: Engine, changed: Callabl
 def test_one_day_equals_a_plan_of_that_instant(engine: Engine, changed: Callable[..., Config], seed: int) -> None:
     world = World(engine, changed, seed, days=1)
     found = world.simulated()
-    for campaign in due(world.config, FIRST)[:1]:
+    for campaign in world.config.due(FIRST)[:1]:
         assert found[FIRST, campaign.name] == world.planned(campaign.name, world.at(0))[1]
 
 

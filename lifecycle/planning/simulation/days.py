@@ -15,7 +15,7 @@ from lifecycle.db.arrays import arrays
 from lifecycle.db.schema import instant, microseconds, segment_runs
 from lifecycle.errors import PlanError, UsageError
 from lifecycle.settings import Config
-from lifecycle.settings.models import Campaign, zone
+from lifecycle.settings.models import zone
 
 OPENS = time(9)
 """When campaigns are sent, in their time zone."""
@@ -74,12 +74,6 @@ def days_of(first: date, at: Sequence[datetime], builds: Sequence[datetime]) -> 
 
 def is_fresh(day: Day) -> bool:
     return day.at - day.since <= _FRESH
-
-
-def due(config: Config, day: date) -> list[Campaign]:
-    """Campaigns of this date; what has priority first, then as written."""
-    found = (each for each in config.campaigns.values() if each.schedule is None or each.schedule.is_due(day))
-    return sorted(found, key=lambda each: each.priority)
 
 
 def in_microseconds(instants: Sequence[datetime]) -> NDArray[np.int64]:

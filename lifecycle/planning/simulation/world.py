@@ -21,7 +21,7 @@ from lifecycle.planning.judgement import Judgement
 from lifecycle.planning.past import Past
 from lifecycle.planning.plan import rules_of
 from lifecycle.planning.records import Slots
-from lifecycle.planning.simulation.days import Day, due
+from lifecycle.planning.simulation.days import Day
 from lifecycle.planning.simulation.history import History, Places
 from lifecycle.planning.simulation.ledger import Ledger
 from lifecycle.planning.simulation.records import Count, Replayed, SlotUse
@@ -77,7 +77,7 @@ class World:
     def step(self, number: int, on_decision: OnDecision) -> None:
         """Every campaign of the day."""
         day, done = self.history.days[number], set[str]()
-        for campaign in due(self.config, day.date):
+        for campaign in self.config.due(day.date):
             on_decision(self._run(day, campaign, done))
             done.add(campaign.name)
 
