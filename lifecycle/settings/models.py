@@ -175,7 +175,6 @@ class CapRule(Counting):
         default=False, description="a refusal because of the platform's own cap blocks the person for the window"
     )
 
-
     @property
     def is_off(self) -> bool:
         return self.limit is None

@@ -34,7 +34,8 @@ def upgrade() -> None:
         for name, comment in columns.items():
             op.add_column(table, sa.Column(name, sa.Text(), comment=comment))
     op.add_column(
-        "plans", sa.Column("summary", schema.Json(), comment="guard rails, samples, values: planning.records.Summary")
+        "plans",
+        sa.Column("summary", schema.Json(), comment="guard rails, samples, values: planning.records.Summary"),
     )
     if op.get_bind().dialect.name == "postgresql":
         op.alter_column("verdicts", "frees_at", comment="when a slot is free again; of quiet_hours: when they end")
