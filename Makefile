@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 SPARK  := .venv-spark
 PEERS  := .venv-peers
 INPUT  ?=
+TESTS_AT_A_TIME ?= 2
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,12 +16,12 @@ run: $(VENV)/ready
 	$(BIN)/python -m sandbox run $(if $(INPUT),--input "$(INPUT)")
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTS_AT_A_TIME)
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTS_AT_A_TIME)
 
 bench: $(VENV)/ready
 	-$(MAKE) $(PEERS)/ready
