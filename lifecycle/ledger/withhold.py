@@ -6,12 +6,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, exists, func, select, update
 
-from lifecycle.db.schema import messages, plans, verdicts
-from lifecycle.planning.judgement import Judgement, decided
+from lifecycle.db.schema import messages, verdicts
+from lifecycle.planning.judgement import decided
+from lifecycle.planning.recheck import judgement_of
 from lifecycle.planning.verdicts import reconsidered
-from lifecycle.segments.members import newest_build
 from lifecycle.settings import Config
-from lifecycle.settings.models import Campaign
 
 
 def withhold(connection: Connection, config: Config, plan_id: int, claim: str, now: datetime) -> tuple[int, int]:
@@ -19,14 +18,7 @@ def withhold(connection: Connection, config: Config, plan_id: int, claim: str, n
 
     Returns how many of each.
     """
-    plan = connection.execute(select(plans).where(plans.c.plan_id == plan_id)).one()
-    judgement = Judgement(
-        config,
-        Campaign.model_validate(plan.definition),
-        plan.occurrence,
-        at=now,
-        since=newest_build(connection, until=plan.as_of),
-    )
+    judgement = judgement_of(connection, config, plan_id, now=now)
     people = select(
         messages.c.customer_id, func.coalesce(messages.c.segment, "").label("segment"), messages.c.shop,
         messages.c.locale,

@@ -60,13 +60,7 @@ def blocked(
     Of several blocking rules the one whose slot frees last is named. It is `unaided` if any of them blocks
     without a winner.
     """
-    best = Blocked(
-        rule=np.full(people, -1, dtype=np.int64),
-        unaided=np.zeros(people, dtype=bool),
-        message_id=np.full(people, NULL, dtype=np.int64),
-        winner_id=np.full(people, NULL, dtype=np.int64),
-        frees_at=np.full(people, NULL, dtype=np.int64),
-    )
+    best = _nobody(people)
     for place, rule in enumerate(rules):
         one = _by_rule(past, rule, numbers[rule.name], people, at)
         blocks = (one.rule == 0) & reach[rule.name]
@@ -84,16 +78,20 @@ def counted(past: Past, rule: CapRule, number: int, people: int, at: datetime) -
     return np.bincount(past.person[holds], minlength=people)
 
 
-def _by_rule(past: Past, rule: CapRule, number: int, people: int, at: datetime) -> Blocked:
-    """`rule` is 0 for whom it blocks."""
-    assert rule.limit is not None, "a rule without limit blocks nobody"
-    result = Blocked(
+def _nobody(people: int) -> Blocked:
+    return Blocked(
         rule=np.full(people, -1, dtype=np.int64),
         unaided=np.zeros(people, dtype=bool),
         message_id=np.full(people, NULL, dtype=np.int64),
         winner_id=np.full(people, NULL, dtype=np.int64),
         frees_at=np.full(people, NULL, dtype=np.int64),
     )
+
+
+def _by_rule(past: Past, rule: CapRule, number: int, people: int, at: datetime) -> Blocked:
+    """`rule` is 0 for whom it blocks."""
+    assert rule.limit is not None, "a rule without limit blocks nobody"
+    result = _nobody(people)
     if rule.limit == 0:
         result.rule[:] = 0
         result.unaided[:] = True

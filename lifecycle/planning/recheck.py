@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -31,14 +32,9 @@ def rechecked(connection: Connection, config: Config, plan_id: int, *, now: date
     Inside, `decided` has of those who are left the ones that must wait for the end of their quiet hours. Caps and
     quotas are those of the plan and those configured now: all must allow.
     """
-    plan = connection.execute(select(plans).where(plans.c.plan_id == plan_id)).one()
     columns = (verdicts.c.customer_id, verdicts.c.segment, verdicts.c.shop, verdicts.c.locale)
-    judgement = Judgement(
-        config,
-        Campaign.model_validate(plan.definition),
-        plan.occurrence,
-        at=now,
-        since=newest_build(connection, until=plan.as_of),
+    judgement = replace(
+        judgement_of(connection, config, plan_id, now=now),
         rules=_rules(connection, config, plan_id),
         quotas=_quotas(connection, config, plan_id),
     )
@@ -55,6 +51,18 @@ def rechecked(connection: Connection, config: Config, plan_id: int, *, now: date
             .group_by(verdicts.c.revised_verdict)
         )
         yield {verdict: count for verdict, count in connection.execute(counted)}
+
+
+def judgement_of(connection: Connection, config: Config, plan_id: int, *, now: datetime) -> Judgement:
+    """Of a plan's people at `now`, by the campaign as it was planned; without caps and quotas."""
+    plan = connection.execute(select(plans).where(plans.c.plan_id == plan_id)).one()
+    return Judgement(
+        config,
+        Campaign.model_validate(plan.definition),
+        plan.occurrence,
+        at=now,
+        since=newest_build(connection, until=plan.as_of),
+    )
 
 
 def to_send(plan_id: int) -> ColumnElement[bool]:
