@@ -16,12 +16,12 @@ run: $(VENV)/ready
 	$(BIN)/python -m sandbox run $(if $(INPUT),--input "$(INPUT)")
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n $(TESTS_AT_A_TIME)
+	$(BIN)/python -m pytest -n $(TESTS_AT_A_TIME) --dist worksteal
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(TESTS_AT_A_TIME)
+	$(BIN)/python -m pytest -n $(TESTS_AT_A_TIME) --dist worksteal
 
 bench: $(VENV)/ready
 	-$(MAKE) $(PEERS)/ready

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import (
@@ -133,6 +133,7 @@ def _give_back(engine: Engine, key: int, at: datetime, whole: bool) -> None:
             .where(orders.c.order_key == key)
             .values(refunded_minor=amount, refunded_base_minor=amount, status="refunded" if whole else "paid")
         )
+        connection.execute(delete(refunds).where(refunds.c.order_key == key))  # of before a correction
         row = {"order_key": key, "refund_id": "1", "refunded_at": at}
         connection.execute(insert(refunds).values(**row, amount_minor=amount, amount_base_minor=amount))
 
