@@ -36,7 +36,7 @@ from lifecycle.planning.caps import applicable
 from lifecycle.planning.counting import COUNTED_STATES, counts
 from lifecycle.planning.plan import stored_hash, stored_plan
 from lifecycle.planning.quotas import ramp_limit
-from lifecycle.planning.records import TO_SEND, Slots
+from lifecycle.planning.records import TO_SEND, Slots, slots_of
 from lifecycle.planning.windows import begins, length, microseconds_of
 from lifecycle.settings.models import Campaign, CapRule, Quota
 
@@ -186,7 +186,7 @@ def quota_broken(connection: Connection) -> Iterator[str]:
     )
     for plan_id, summary, applied_at, rule, definition in connection.execute(query).all():
         quota = Quota.model_validate(definition)
-        for each in map(Slots.from_dict, (summary or {}).get("slots", ())):
+        for each in slots_of(summary):
             if each.rule == rule:
                 limit = max(each.limit, _ramped(quota, applied_at))
                 sent = _sent_of(connection, quota, each, plan_id, applied_at)
@@ -300,9 +300,9 @@ def verdicts_changed(connection: Connection) -> Iterator[str]:
 
 def applied_without_approval(connection: Connection) -> Iterator[str]:
     """Plans that a person had to look at, and nobody approved what they say."""
-    for plan_id in connection.execute(select(plans.c.plan_id).where(plans.c.status == "applied")).scalars().all():
-        plan = stored_plan(connection, plan_id)
-        if (plan.summary or {}).get("needs_approval") and approved_by(connection, plan_id, plan.hash) is None:
+    query = select(plans.c.plan_id, plans.c.hash, plans.c.summary).where(plans.c.status == "applied")
+    for plan_id, plan_hash, summary in connection.execute(query).all():
+        if (summary or {}).get("needs_approval") and approved_by(connection, plan_id, plan_hash) is None:
             yield f"plan {plan_id}"
 
 

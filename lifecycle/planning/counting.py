@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from sqlalchemy import ColumnElement, FromClause, and_, or_, true
+from sqlalchemy import ColumnElement, FromClause, and_, case, literal, or_, true
 
-from lifecycle.db.schema import messages
-from lifecycle.settings.models import Campaign, Counting
+from lifecycle.db.schema import Big, messages
+from lifecycle.settings.models import Campaign, CapRule, Counting
 
 COUNTED_STATES = ("reserved", "sending", "accepted", "unknown")
 """`refused` gives its slot back."""
 
 WAITING_STATES = ("reserved", "sending")
 """They leave now or later: whatever the window, they count as sent now."""
+
+
+WAITING = messages.c.state.in_(WAITING_STATES)
+BUYER = "buyer"
+"""A message's `refusal`: the platform's own cap for this buyer was reached, by whomever."""
+REFUSED_BY_BUYER = and_(messages.c.state == "refused", messages.c.refusal == BUYER)
+MAY_COUNT = or_(messages.c.state.in_(COUNTED_STATES), REFUSED_BY_BUYER)
+
+
+def bits(conditions: Iterable[tuple[int, ColumnElement[bool]]]) -> ColumnElement[int]:
+    """A whole number whose bit at each place is set where the condition holds."""
+    each = (case((condition, literal(1 << place, Big)), else_=literal(0, Big)) for place, condition in conditions)
+    return sum(each, literal(0, Big))
+
+
+def by_address(rules: Iterable[CapRule]) -> bool:
+    """Whether one of them counts messages to the same address, whoever got them."""
+    return any(rule.scope == "address" for rule in rules)
 
 
 def counts(rule: Counting, rows: FromClause = messages) -> ColumnElement[bool]:

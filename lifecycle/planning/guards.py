@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +10,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from lifecycle.db.schema import VERDICTS, plans, verdicts
 from lifecycle.money import show
-from lifecycle.planning.records import TO_SEND, Plan, Slots
+from lifecycle.planning.records import TO_SEND, Plan, Slots, slots_of
 from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign
 
@@ -58,17 +57,17 @@ def slot_rows(plan: Plan, currency: str) -> list[dict[str, Any]]:
     """What the slots of each quota came to; `currency`: the base currency, in which their worth is written."""
     return [
         {
-            "quota": each["rule"],
-            "of": each["group"],
-            "limit": each["limit"],
-            "used": each["used"],
-            "wanted": each["wanted"],
-            "taken": each["taken"],
-            "worth of the last": _worth(each["last_minor"], currency),
-            "of the next": _worth(each["next_minor"], currency),
-            "more from": f"{datetime.fromisoformat(each['frees_at']):%Y-%m-%d %H:%M} UTC",
+            "quota": each.rule,
+            "of": each.group,
+            "limit": each.limit,
+            "used": each.used,
+            "wanted": each.wanted,
+            "taken": each.taken,
+            "worth of the last": _worth(each.last_minor, currency),
+            "of the next": _worth(each.next_minor, currency),
+            "more from": f"{each.frees_at:%Y-%m-%d %H:%M} UTC" if each.frees_at else "",
         }
-        for each in (plan.summary or {}).get("slots", ())
+        for each in slots_of(plan.summary)
     ]
 
 
@@ -88,12 +87,11 @@ def sample_rows(plan: Plan) -> list[dict[str, Any]]:
 
 def notes(plan: Plan) -> Iterator[str]:
     """What is to be known and needs no approval: quotas that are too small, merge fields that are empty."""
-    summary = plan.summary or {}
-    for slots in summary.get("slots", ()):
-        free = max(0, slots["limit"] - slots["used"])
-        if slots["wanted"] > free:
-            yield f"{slots['rule']} of {slots['group']} leaves room for {free:,} of {slots['wanted']:,} messages"
-    for field, recipients in summary.get("empty_fields", {}).items():
+    for slots in slots_of(plan.summary):
+        free = max(0, slots.limit - slots.used)
+        if slots.wanted > free:
+            yield f"{slots.rule} of {slots.group} leaves room for {free:,} of {slots.wanted:,} messages"
+    for field, recipients in (plan.summary or {}).get("empty_fields", {}).items():
         yield f"{field} is empty for {recipients:,} of {plan.messages:,} recipients"
 
 

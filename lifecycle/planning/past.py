@@ -22,13 +22,18 @@ from sqlalchemy import (
 )
 
 from lifecycle.db.arrays import arrays
-from lifecycle.db.schema import Big, messages, microseconds
-from lifecycle.planning.counting import COUNTED_STATES, WAITING_STATES, counts
+from lifecycle.db.schema import messages, microseconds
+from lifecycle.planning.counting import (
+    MAY_COUNT,
+    REFUSED_BY_BUYER,
+    WAITING,
+    WAITING_STATES,
+    bits,
+    by_address,
+    counts,
+)
 from lifecycle.planning.windows import begins
 from lifecycle.settings.models import CapRule
-
-BUYER = "buyer"
-"""A message's `refusal`: the platform's own cap for this buyer was reached, by whomever."""
 
 _LONGEST_WAIT = timedelta(days=2)
 """Marketing that waits longer has expired; what else waits so long is rare, and looked for on its own."""
@@ -76,12 +81,12 @@ def past(
     rules may count at `at` or later. `won`: message_ids of this date's that go first."""
     since = min((begins(rule, at) for rule in rules), default=at)
     looked_back = min(since, at - _LONGEST_WAIT)
-    ways = [False, True] if any(rule.scope == "address" for rule in rules) else [False]
+    ways = [False, True] if by_address(rules) else [False]
     times = [messages.c.send_at > looked_back]
     if _waits_for_long(connection, looked_back):
         times.append(and_(STILL_WAITING, messages.c.send_at <= looked_back))
     parts = [
-        _read(connection, people, rules, at, [time, _counts_at(since, at)], by_address=way)
+        _read(connection, people, rules, at, [time, _counts_at(since, at)], to_others=way)
         for way in ways
         for time in times
     ]
@@ -109,43 +114,37 @@ def _read(
     at: datetime,
     when: Sequence[ColumnElement[bool]],
     *,
-    by_address: bool,
+    to_others: bool,
 ) -> dict[str, NDArray[np.int64]]:
-    waiting = messages.c.state.in_(WAITING_STATES)
-    learned = and_(messages.c.state == "refused", messages.c.refusal == BUYER)
-    by_any_address = any(rule.scope == "address" for rule in rules)
-    if by_address:
+    if to_others:
         joined = and_(
             messages.c.address_hash == people.c.address_hash, messages.c.customer_id != people.c.customer_id
         )
     else:  # the sum keeps SQLite from reading all messages ever sent and looking up each one's customer
         joined = messages.c.customer_id == people.c.customer_id + 0
-    bits = {
+    flags = {
         "same_shop": messages.c.shop == people.c.shop,
         "same_customer": messages.c.customer_id == people.c.customer_id,
-        "same_address": messages.c.address_hash == people.c.address_hash if by_any_address else false(),
-        "refused": learned,
+        "same_address": messages.c.address_hash == people.c.address_hash if by_address(rules) else false(),
+        "refused": REFUSED_BY_BUYER,
     }
-    conditions = [*(bits[name] for name in _FLAGS), *(counts(rule) for rule in rules)]
-    flags = sum((case((each, 1 << place), else_=0) for place, each in enumerate(conditions)), literal(0, Big))
-    may_count = or_(messages.c.state.in_(COUNTED_STATES), learned)
+    conditions = [*(flags[name] for name in _FLAGS), *(counts(rule) for rule in rules)]
     query = (
         select(
             people.c.customer_id,
-            case((waiting, literal(at, messages.c.send_at.type)), else_=messages.c.send_at).label("sent"),
+            case((WAITING, literal(at, messages.c.send_at.type)), else_=messages.c.send_at).label("sent"),
             messages.c.message_id,
-            flags.label("flags"),
+            bits(enumerate(conditions)).label("flags"),
         )
         .join_from(people, messages, joined)
-        .where(*when, may_count)
+        .where(*when, MAY_COUNT)
         .where(or_(*(counts(rule) for rule in rules)) if rules else false())
     )
     return arrays(connection, query)
 
 
 def _counts_at(since: datetime, at: datetime) -> ColumnElement[bool]:
-    waiting = messages.c.state.in_(WAITING_STATES)
-    return or_(waiting, and_(messages.c.send_at > since, messages.c.send_at <= at))
+    return or_(WAITING, and_(messages.c.send_at > since, messages.c.send_at <= at))
 
 
 def _waits_for_long(connection: Connection, since: datetime) -> bool:

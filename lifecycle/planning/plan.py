@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import reduce
 from hashlib import sha256
@@ -73,8 +74,7 @@ def make_plan(
         competing = rivals(connection, judgement, as_of=as_of)
         with judged(connection, people, judgement, competing) as result:
             _write_verdicts(connection, plan_id, result.people)
-        _freeze(connection, judgement, plan_id, people, result.slots)
-        return stored_plan(connection, plan_id)
+        return _freeze(connection, judgement, plan_id, people, result.slots)
 
 
 def rules_of(config: Config) -> tuple[CapRule, ...]:
@@ -188,7 +188,7 @@ def _write_verdicts(connection: Connection, plan_id: int, judged_people: Select)
 
 def _freeze(
     connection: Connection, judgement: Judgement, plan_id: int, people: Select, slots: Sequence[Slots]
-) -> None:
+) -> Plan:
     audience_size = connection.execute(select(func.count()).select_from(people.subquery())).scalar_one()
     draft = stored_plan(connection, plan_id)
     judged = sum(draft.counts.values())
@@ -196,7 +196,7 @@ def _freeze(
         raise PlanError(
             f"{draft.campaign}: {judged} verdicts for an audience of {audience_size}; nothing is planned"
         )
-    values = {
+    values: dict[str, Any] = {
         "audience": audience_size,
         "hash": stored_hash(connection, draft),
         "summary": summary(
@@ -204,6 +204,7 @@ def _freeze(
         ),
     }
     connection.execute(update(plans).where(plans.c.plan_id == plan_id).values(values))
+    return replace(draft, **values)
 
 
 def stored_plan(connection: Connection, plan_id: int) -> Plan:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Select, and_, case, exists, literal, or_, select
 
+from lifecycle.customers.consent import counts_at
 from lifecycle.db.schema import consents, customers, messages, orders
 from lifecycle.planning.judgement import Judgement, candidates, standing
 from lifecycle.settings.policies import Forbid, OncePerOrder, forbidding, once_per_order, personal
@@ -90,8 +91,7 @@ def _agreed(rule: Forbid, judgement: Judgement) -> ColumnElement[bool]:
         consents.c.topic == judgement.campaign.topic,
         consents.c.status == "granted",
         consents.c.basis.in_(rule.unless_bases),
-        consents.c.occurred_at <= at,
-        or_(consents.c.expires_at.is_(None), consents.c.expires_at > at),
+        counts_at(at),
         ~later,
     )
 

@@ -29,7 +29,8 @@ class Slots:
     shops: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "frees_at": self.frees_at.isoformat() if self.frees_at else None}
+        frees_at = self.frees_at.isoformat() if self.frees_at else None
+        return {**asdict(self), "frees_at": frees_at, "shops": list(self.shops)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -41,6 +42,11 @@ class Slots:
                 "shops": tuple(values["shops"]),
             }
         )
+
+
+def slots_of(summary: Mapping[str, Any] | None) -> tuple[Slots, ...]:
+    """What a plan's summary noted of quotas."""
+    return tuple(map(Slots.from_dict, (summary or {}).get("slots", ())))
 
 
 @dataclass(frozen=True)

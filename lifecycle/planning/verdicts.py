@@ -63,9 +63,8 @@ def judged(
     with _work_tables(connection):
         ask(connection, people, judgement)
         mine = contender(connection, judgement, judgement.at)
-        later = on_dates(mine, times_ahead(judgement, judgement.campaign, done=True)) if rivals else []
-        competing = nearest([*rivals, *later])
-        outcome = contest(Stored(connection, judgement, alone=not rivals), judgement, mine, competing)
+        sources = Stored(connection, judgement, alone=not rivals)
+        outcome = contest(sources, judgement, mine, competing(judgement, mine, rivals))
         record(connection, outcome)
         _insert(connection, quiet_hours(connection, judgement, quiet_hours_of))
         both = {column.name: column for column in (*decided.c, *candidates.c)}
@@ -92,13 +91,30 @@ def reconsidered(connection: Connection, people: Select, judgement: Judgement) -
 def rivals(connection: Connection, judgement: Judgement, *, as_of: datetime) -> tuple[Contender, ...]:
     """The other campaigns that may want the same slots, on each of their dates from today on within the
     look-ahead, and whom they could be sent to as things stand."""
+    return rivals_among(
+        judgement,
+        lambda other: _is_done(connection, judgement, other),
+        lambda other: _standing(connection, judgement, other, as_of),
+    )
+
+
+def rivals_among(
+    judgement: Judgement, is_done: Callable[[Campaign], bool], standing: Callable[[Campaign], Contender]
+) -> tuple[Contender, ...]:
+    """The same, wherever it is known which campaigns were sent today and who could be sent to."""
     found: list[Contender] = []
     for other in judgement.config.campaigns.values():
-        if other.name == judgement.campaign.name or not share_slots(judgement, other):
+        if other.name == judgement.campaign.name or not _share_slots(judgement, other):
             continue
-        if times := times_ahead(judgement, other, done=_is_done(connection, judgement, other)):
-            found += on_dates(_standing(connection, judgement, other, as_of), times)
+        if times := _times_ahead(judgement, other, done=is_done(other)):
+            found += on_dates(standing(other), times)
     return nearest(found)
+
+
+def competing(judgement: Judgement, mine: Contender, rivals: Sequence[Contender]) -> tuple[Contender, ...]:
+    """The rivals and, where there are any, the campaign's own later dates."""
+    later = on_dates(mine, _times_ahead(judgement, judgement.campaign, done=True)) if rivals else []
+    return nearest([*rivals, *later])
 
 
 def _standing(connection: Connection, judgement: Judgement, campaign: Campaign, as_of: datetime) -> Contender:
@@ -110,7 +126,7 @@ def _standing(connection: Connection, judgement: Judgement, campaign: Campaign, 
         return contender(connection, theirs, judgement.at)
 
 
-def share_slots(judgement: Judgement, other: Campaign) -> bool:
+def _share_slots(judgement: Judgement, other: Campaign) -> bool:
     """Whether a cap or a quota counts messages of both."""
     rules: tuple[CapRule | Quota, ...] = (*judgement.rules, *judgement.quotas)
     return any(not rule.is_off and concerns(rule, judgement.campaign) and concerns(rule, other) for rule in rules)
@@ -123,7 +139,7 @@ def _is_done(connection: Connection, judgement: Judgement, other: Campaign) -> b
     return connection.execute(query).scalar() is not None
 
 
-def times_ahead(judgement: Judgement, other: Campaign, *, done: bool) -> list[datetime]:
+def _times_ahead(judgement: Judgement, other: Campaign, *, done: bool) -> list[datetime]:
     """When a campaign is sent, from today on within the look-ahead; one that is due every day only today. `done`:
     it was sent today."""
     if other.schedule is None:

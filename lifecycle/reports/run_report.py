@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, func, or_, select
 from lifecycle.db.engine import reading
 from lifecycle.db.schema import plans, quarantine, runs, segment_members, segment_runs
 from lifecycle.errors import AuditFailed, UsageError, suggest
-from lifecycle.planning.records import Slots
+from lifecycle.planning.records import slots_of
 from lifecycle.reports import counting
 from lifecycle.reports.counting import Fact, Scope
 from lifecycle.reports.records import (
@@ -105,9 +105,9 @@ def _plans(connection: Connection, tree: Sequence[Any]) -> list[Plan]:
 def _quota_slots(connection: Connection, made: Sequence[Plan]) -> tuple[QuotaSlots, ...]:
     query = select(plans.c.campaign, plans.c.summary).where(plans.c.plan_id.in_([plan.plan_id for plan in made]))
     return tuple(
-        QuotaSlots(campaign, Slots.from_dict(each))
+        QuotaSlots(campaign, each)
         for campaign, summary in connection.execute(query.order_by(plans.c.plan_id))
-        for each in (summary or {}).get("slots", ())
+        for each in slots_of(summary)
     )
 
 

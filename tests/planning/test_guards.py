@@ -128,7 +128,7 @@ def test_a_verdict_that_nobody_has_any_more_is_still_told() -> None:
 
 
 def test_slots_and_what_they_are_worth() -> None:
-    slots = {"rule": "monthly", "group": "atlas", "limit": 50, "used": 20, "wanted": 31, "taken": 30}
+    slots = {"rule": "monthly", "group": "atlas", "limit": 50, "used": 20, "wanted": 31, "taken": 30, "shops": []}
     worth = {"last_minor": 123.4, "next_minor": None, "frees_at": datetime(2026, 12, 1, tzinfo=UTC).isoformat()}
     plan = with_summary({"slots": [slots | worth, slots | worth | {"wanted": 30}]})
     assert slot_rows(plan, "EUR")[0] == {
@@ -140,6 +140,7 @@ def test_slots_and_what_they_are_worth() -> None:
 
 def test_a_quota_that_is_used_up_already_has_no_slots() -> None:
     slots: dict[str, Any] = {"rule": "monthly", "group": "atlas", "limit": 5, "used": 9, "wanted": 3, "taken": 0}
+    slots |= {"last_minor": None, "next_minor": None, "frees_at": None, "shops": ["atlas"]}
     assert list(notes(with_summary({"slots": [slots]}))) == ["monthly of atlas leaves room for 0 of 3 messages"]
 
 
@@ -155,6 +156,16 @@ def test_a_quota_of_a_real_plan_is_told(engine: Engine, changed: Callable[..., C
     assert (row["limit"], row["used"], row["wanted"], row["taken"]) == (1, 0, 5, 1)
     assert row["more from"] == "2026-11-30 23:00 UTC"
     assert list(notes(plan)) == ["monthly of atlas leaves room for 1 of 5 messages"]
+
+
+def test_a_quota_that_allows_nothing_never_frees_a_slot(engine: Engine, changed: Callable[..., Config]) -> None:
+    nothing = {"name": "nothing", "per": "day", "timezone": "Europe/Paris", "limit": 0}
+    everything = with_caps(changed).campaigns_file.model_dump()
+    config = changed(caps_file={"caps": [], "quotas": [nothing]}, campaigns_file=everything)
+    add_people(engine, [1])
+    plan = planned(engine, config)
+    assert plan.counts == {"quota": 1, "selected": 0}
+    assert {row["more from"] for row in slot_rows(plan, "EUR")} == {""}
 
 
 @pytest.mark.parametrize("summary", [None, {}])

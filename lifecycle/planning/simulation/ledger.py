@@ -12,8 +12,18 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, lite
 from lifecycle.db.arrays import arrays
 from lifecycle.db.schema import Big, customers, messages, microseconds
 from lifecycle.planning import quotas
-from lifecycle.planning.counting import COUNTED_STATES, WAITING_STATES, concerns, counts
-from lifecycle.planning.past import BUYER, STILL_WAITING, Past
+from lifecycle.planning.counting import (
+    COUNTED_STATES,
+    MAY_COUNT,
+    REFUSED_BY_BUYER,
+    WAITING,
+    WAITING_STATES,
+    bits,
+    by_address,
+    concerns,
+    counts,
+)
+from lifecycle.planning.past import STILL_WAITING, Past
 from lifecycle.planning.simulation.days import Day
 from lifecycle.planning.simulation.history import History, Places, place_of_shop
 from lifecycle.planning.windows import begins
@@ -22,9 +32,6 @@ from lifecycle.settings.models import Campaign, CapRule, Counting, Quota
 
 Numbers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-
-_WAITING = messages.c.state.in_(WAITING_STATES)
-_REFUSED_BY_BUYER = and_(messages.c.state == "refused", messages.c.refusal == BUYER)
 
 
 class Ledger:
@@ -185,17 +192,16 @@ class _Before:
             place_of_shop(messages.c.shop, self.shops).label("shop"),
             messages.c.send_at.label("sent"),
             messages.c.message_id,
-            _bits(caps, bit).label("rules"),
-            _flag(_WAITING).label("waiting"),
-            _flag(_REFUSED_BY_BUYER).label("refused"),
+            _bits_of(caps, bit).label("rules"),
+            _flag(WAITING).label("waiting"),
+            _flag(REFUSED_BY_BUYER).label("refused"),
             literal(int(same_customer), Big).label("same_customer"),
             _flag(same_address).label("same_address"),
         ).join_from(messages, customers, to)
         if not same_customer:
             query = query.where(messages.c.customer_id != customers.c.customer_id)
-        may_count = or_(messages.c.state.in_(COUNTED_STATES), _REFUSED_BY_BUYER)
         in_time = or_(messages.c.send_at > since, STILL_WAITING)
-        return self._read(query.where(in_time, may_count), caps)
+        return self._read(query.where(in_time, MAY_COUNT), caps)
 
     def of_groups(
         self, of_shops: Sequence[Quota], bit: Mapping[str, int], channels: Sequence[str]
@@ -209,9 +215,9 @@ class _Before:
         query = select(
             messages.c.sent_at.label("sent"),
             (place_of_shop(messages.c.shop, self.shops) * len(channels) + channel).label("group"),
-            _bits(of_shops, bit).label("rules"),
-            _flag(_WAITING).label("waiting"),
-        ).where(or_(left, _WAITING))
+            _bits_of(of_shops, bit).label("rules"),
+            _flag(WAITING).label("waiting"),
+        ).where(or_(left, WAITING))
         return self._read(query, of_shops)
 
     def _read(self, query: Select, rules: Sequence[Counting]) -> dict[str, Numbers]:
@@ -252,7 +258,7 @@ def _joined(one: Mapping[str, Numbers], other: Mapping[str, Numbers]) -> dict[st
 def _ways(caps: Sequence[CapRule]) -> Iterator[bool]:
     """To the same customer; and, where a cap counts by address, to other customers at the same one."""
     yield True
-    if any(rule.scope == "address" for rule in caps):
+    if by_address(caps):
         yield False
 
 
@@ -260,6 +266,5 @@ def _flag(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return case((condition, literal(1, Big)), else_=literal(0, Big))
 
 
-def _bits(rules: Sequence[Counting], bit: Mapping[str, int]) -> ColumnElement[int]:
-    each = (case((counts(rule), literal(1 << bit[rule.name], Big)), else_=literal(0, Big)) for rule in rules)
-    return sum(each, literal(0, Big))
+def _bits_of(rules: Sequence[Counting], bit: Mapping[str, int]) -> ColumnElement[int]:
+    return bits((bit[rule.name], counts(rule)) for rule in rules)

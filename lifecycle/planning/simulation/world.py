@@ -16,7 +16,7 @@ from lifecycle.db.arrays import NULL
 from lifecycle.db.schema import VERDICTS, Instant, messages
 from lifecycle.planning import quotas
 from lifecycle.planning.caps import going_first
-from lifecycle.planning.contest import Contender, Outcome, contest, nearest, on_dates
+from lifecycle.planning.contest import Contender, Outcome, contest
 from lifecycle.planning.judgement import Judgement
 from lifecycle.planning.past import Past
 from lifecycle.planning.plan import rules_of
@@ -27,7 +27,7 @@ from lifecycle.planning.simulation.ledger import Ledger
 from lifecycle.planning.simulation.records import Count, Replayed, SlotUse
 from lifecycle.planning.simulation.standing import Standing, Told, asked, asks_ledger, fill_asked, shop_of
 from lifecycle.planning.values import Values, expected_values
-from lifecycle.planning.verdicts import share_slots, times_ahead
+from lifecycle.planning.verdicts import competing, rivals_among
 from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign, CapRule, Quota
 
@@ -100,8 +100,7 @@ class World:
             mine = standing.contender(meant[compete], day.at)
             sources = _Sources(self._ledger, self.history, self._values, judgement, day)
             rivals = self._rivals(judgement, day, done)
-            later = on_dates(mine, times_ahead(judgement, campaign, done=True)) if rivals else []
-            outcome = contest(sources, judgement, mine, nearest([*rivals, *later]))
+            outcome = contest(sources, judgement, mine, competing(judgement, mine, rivals))
             number[compete] = self._numbers(outcome, mine.customer_id)
             self._note_slots(outcome.slots)
         self._send(day, campaign, meant[number == 0])
@@ -112,15 +111,11 @@ class World:
         )
 
     def _rivals(self, judgement: Judgement, day: Day, done: set[str]) -> tuple[Contender, ...]:
-        """As planning.verdicts.rivals finds them."""
-        found: list[Contender] = []
-        for other in self.config.campaigns.values():
-            if other.name == judgement.campaign.name or not share_slots(judgement, other):
-                continue
-            if times := times_ahead(judgement, other, done=other.name in done):
-                meant, number = self.standings[other.name].on(day)
-                found += on_dates(self.standings[other.name].contender(meant[number == 0], day.at), times)
-        return nearest(found)
+        def standing(other: Campaign) -> Contender:
+            meant, number = self.standings[other.name].on(day)
+            return self.standings[other.name].contender(meant[number == 0], day.at)
+
+        return rivals_among(judgement, lambda other: other.name in done, standing)
 
     def _numbers(self, outcome: Outcome, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of verdict and rule of each of these people."""
@@ -148,12 +143,11 @@ class World:
     def _fill_sent(self, start: datetime) -> None:
         purposes = {each.purpose for each in self.config.campaigns.values() if asks_ledger(self.config, each)}
         if purposes:
-            names = ("customer_id", "message_id", "shop", "purpose", "reserved_at", "state")
-            stored = select(*(messages.c[name] for name in names))
+            stored = select(*(messages.c[column.name] for column in self._sent.c))
             self._insert(stored.where(messages.c.purpose.in_(purposes), messages.c.send_at < start))
 
     def _insert(self, rows: Any) -> None:
-        names = ["customer_id", "message_id", "shop", "purpose", "reserved_at", "state"]
+        names = [column.name for column in self._sent.c]
         self._connection.execute(insert(self._sent).from_select(names, rows))
 
     def _note_slots(self, slots: Sequence[Slots]) -> None:
