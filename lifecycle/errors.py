@@ -81,7 +81,16 @@ class ChannelError(TernError):
 
 
 class ChannelDown(ChannelError):
-    pass
+    """`retry_after`: seconds to wait, where the peer said so. `taken_none`: of the messages that were on their way
+    the peer took none. `login`: it does not accept who we are, so that a person must act."""
+
+    def __init__(
+        self, message: str, retry_after: float | None = None, *, taken_none: bool = False, login: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.taken_none = taken_none
+        self.login = login
 
 
 class AuditFailed(TernError):

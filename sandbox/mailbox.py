@@ -87,7 +87,8 @@ class Mailbox:
 class MailboxServer:
     """In this process, on its own thread: `with MailboxServer(folder) as server: server.port`.
 
-    `login` wants TLS. `implicit_tls`: TLS from the first byte instead of STARTTLS.
+    `login` wants TLS. `implicit_tls`: TLS from the first byte instead of STARTTLS. `pipelining`: announced or not.
+    `largest`: bytes of a mail, as announced.
     """
 
     def __init__(
@@ -99,13 +100,16 @@ class MailboxServer:
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         login: tuple[str, str] | None = None,
+        pipelining: bool = True,
+        largest: int = 2**25,
     ) -> None:
         self.mailbox = Mailbox(folder)
         self.port = port
         self.connections = 0
-        self._keeper = _Keeper(self.mailbox, fault or _no_fault)
+        self._keeper = _Keeper(self.mailbox, fault or _no_fault, pipelining)
         self._implicit_tls = tls if implicit_tls else None
         self._options: dict[str, Any] = {"hostname": "mailbox.example", "auth_required": login is not None}
+        self._options["data_size_limit"] = largest
         if tls and not implicit_tls:
             self._options["tls_context"] = tls
         if login:
@@ -203,10 +207,18 @@ class _Session(SMTP):
 class _Keeper:
     """aiosmtpd's hooks; runs on the server's thread."""
 
-    def __init__(self, mailbox: Mailbox, fault: Fault) -> None:
+    def __init__(self, mailbox: Mailbox, fault: Fault, pipelining: bool) -> None:
         self.fault = fault
+        self._pipelining = pipelining
         self._mailbox = mailbox
         self._connection: sqlite3.Connection | None = None
+
+    async def handle_EHLO(
+        self, server: _Session, session: Any, envelope: Any, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        first, *others = responses
+        return [first, *(["250-PIPELINING"] if self._pipelining else []), *others]
 
     async def handle_MAIL(
         self, server: _Session, session: Any, envelope: Any, address: str, options: list[str]

@@ -1,39 +1,39 @@
-"""SMTP submission to a relay or an e-mail service, one connection for many mails.
-
-smtplib speaks the commands; the mail itself is sent here, because `sendmail` does not tell a connection that
-broke before the final dot (not taken) from one that broke after it (nobody knows).
-"""
+"""SMTP submission to a relay or an e-mail service: one connection, many mails, one honest answer for each."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-import smtplib
-import socket
-import ssl
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from lifecycle.channels.base import Accepted, Outcome, Refused, Scope, Unknown
+from lifecycle.channels.base import Accepted, Outcome, Refused, Unknown, nothing_known
+from lifecycle.channels.replies import refusal
+from lifecycle.channels.smtp_connection import Connection, Lost, connect
 from lifecycle.errors import ChannelDown
-from lifecycle.messages.records import Mail
-from lifecycle.settings.models import Smtp
+from lifecycle.messages.records import Mail, Outgoing, Sent
+from lifecycle.settings.channels import Smtp
 
-_ADDRESS_IS_DEAD = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1", "5.7.13"})
-"""Enhanced status codes (RFC 3463 and IANA's registry) that are about the mailbox and will not change."""
+LOST_IN_A_ROW = 5
+"""After so many connections in a row that broke or fell silent we stop: each may cost somebody a mail."""
 
-_LOGIN_WANTED = frozenset({530, 534, 535, 538})
-_ENHANCED = re.compile(r"^([245]\.\d{1,3}\.\d{1,3})\b\s*")
-_ADDRESS = re.compile(r"[^\s<>()\[\]:;,\"]+@[^\s<>()\[\]:;,\"]+")
+_ENVELOPE = re.compile(r"[!-;=?-~]+@[!-;=?-~]+")
+_LONGEST_LINE = 998
+"""RFC 5321, 4.5.3.1.6, without the end of the line."""
 
 
 class SmtpChannel:
-    """Connects with the first mail and keeps the connection until something breaks it."""
+    """Connects with the first mail and keeps the connection until something breaks it, or until it has carried
+    `per_connection` mails. Of several channels each has its own connection. Accepted carries the Message-ID."""
 
-    def __init__(self, settings: Smtp, password: str = "") -> None:
+    at_once = 1000
+
+    def __init__(self, settings: Smtp, password: str = "", *, per_connection: int | None = None) -> None:
         self._settings = settings
         self._password = password
-        self._peer: smtplib.SMTP | None = None
+        self._per_connection = per_connection
+        self._connection: Connection | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -41,160 +41,148 @@ class SmtpChannel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._peer is not None:
-            with contextlib.suppress(smtplib.SMTPException, OSError):
-                self._peer.quit()
-            self._hang_up()
+        if self._connection is not None:
+            self._connection.quit()
 
-    def send(self, mail: Mail) -> Outcome:
-        reused = self._peer is not None
+    def send(
+        self, messages: Sequence[Mail], begin: Callable[[Outgoing], None]
+    ) -> Iterator[tuple[Outgoing, Outcome]]:
+        """Answers in the order of the mails, those that cannot be sent at all first. Every mail that was begun is
+        answered, also before ChannelDown."""
+        waiting: deque[Mail] = deque()
+        for mail in messages:
+            problem = _problem(mail)
+            if problem is None:
+                waiting.append(mail)
+            else:
+                yield mail, _unfit(problem)
         try:
-            outcome = self._transfer(self._connected(), mail)
-        except _Lost as lost:
+            yield from self._stream(waiting, begin)
+        finally:
+            if self._connection is not None and not self._connection.at_rest:
+                self._hang_up()
+
+    def look_up(self, sent: Sequence[Sent]) -> Mapping[int, Outcome]:
+        return nothing_known(sent)
+
+    def _stream(
+        self, waiting: deque[Mail], begin: Callable[[Outgoing], None]
+    ) -> Iterator[tuple[Outgoing, Outcome]]:
+        lost = 0
+        while waiting:
+            outcome = self._attempt(waiting, begin)
+            if outcome is None:
+                continue
+            yield waiting.popleft(), outcome
+            lost = lost + 1 if _is_lost(outcome) else 0
+            if waiting:
+                self._stop_where_hopeless(outcome, lost)
+
+    def _attempt(self, waiting: Sequence[Mail], begin: Callable[[Outgoing], None]) -> Outcome | None:
+        """Send the first that waits. None: the server had closed the connection, and it is to be tried on a new
+        one, once."""
+        mail, connection = waiting[0], self._connected()
+        if not _fits(mail, connection):
+            return _unfit(f"the mail is larger than the {connection.largest:,} bytes that the server takes")
+        reused = connection.carried > 0
+        try:
+            refused = connection.offer(mail)
+            if refused is None:
+                connection.hear()
+        except Lost as lost:
             self._hang_up()
-            if lost.after_final_dot:
+            return None if reused and not lost.silent else _not_handed_over(lost)
+        if refused is None:
+            begin(mail)
+            return self._hand_over(connection, waiting)
+        if not connection.at_rest:
+            self._hang_up()
+        if reused and _is_about_the_connection(refused):
+            self._hang_up()
+            return None
+        return refused
+
+    def _hand_over(self, connection: Connection, waiting: Sequence[Mail]) -> Outcome:
+        mail = waiting[0]
+        try:
+            reply = connection.hand_over(mail, self._following(connection, waiting))
+        except Lost as lost:
+            self._hang_up()
+            if lost.whole:
                 return Unknown(f"the connection was lost before the server confirmed the mail: {lost}")
-            if not reused or lost.timed_out:
-                return Refused("", f"the mail could not be handed over: {lost}", permanent=False)
-        else:
-            if not reused or not (isinstance(outcome, Refused) and outcome.code.startswith("421")):
-                return outcome
-        return self.send(mail)  # servers close connections that were idle or have carried enough mails
+            return _not_handed_over(lost)
+        return refusal(reply, at="dot") if reply.code >= 400 else Accepted(mail.key)
 
-    def _transfer(self, peer: smtplib.SMTP, mail: Mail) -> Outcome:
-        for command, expected in (
-            (f"MAIL FROM:<{mail.envelope_from}>", 2),
-            (f"RCPT TO:<{mail.envelope_to}>", 2),
-            ("DATA", 3),
-        ):
-            code, text = _ask(peer, command)
-            if 400 <= code < 600:
-                self._forget(peer, code)
-                return _refusal(code, text, sender_refused=command.startswith("MAIL"))
-            if code // 100 != expected:
-                raise _Lost("the server's answer is not SMTP", after_final_dot=False)
-        try:
-            peer.send(_dot_stuffed(mail.content))
-        except (OSError, smtplib.SMTPException) as error:
-            raise _Lost(error, after_final_dot=False) from None
-        try:
-            peer.send(b".\r\n")
-            code, text = _decoded(*peer.getreply())
-        except (OSError, smtplib.SMTPException) as error:
-            raise _Lost(error, after_final_dot=True) from None
-        if 200 <= code < 300:
-            return Accepted(mail.message_id)
-        if 400 <= code < 600:
-            self._forget(peer, code)
-            return _refusal(code, text)
-        raise _Lost("the server's answer is not SMTP", after_final_dot=True)
+    def _following(self, connection: Connection, waiting: Sequence[Mail]) -> Mail | None:
+        """The mail that can be offered together with the content of the first that waits."""
+        if not connection.pipelining or len(waiting) < 2 or self._is_worn(connection):
+            return None
+        return waiting[1] if _fits(waiting[1], connection) else None
 
-    def _connected(self) -> smtplib.SMTP:
-        """Raises ChannelDown where the server cannot be reached, trusted or logged in to."""
-        if self._peer is None:
-            where = f"{self._settings.host}:{self._settings.port}"
-            try:
-                self._peer = self._connect()
-            except smtplib.SMTPAuthenticationError as error:
-                raise ChannelDown(f"SMTP server {where} does not accept the login ({error.smtp_code})") from None
-            except smtplib.SMTPNotSupportedError as error:
-                raise ChannelDown(
-                    f"SMTP server {where} cannot do what config/channels.yaml asks: {error}"
-                ) from None
-            except smtplib.SMTPResponseException as error:
-                raise ChannelDown(f"SMTP server {where} turns us away ({error.smtp_code})") from None
-            except ssl.SSLError as error:
-                raise ChannelDown(f"SMTP server {where}: no secure connection: {error.reason or error}") from None
-            except (OSError, smtplib.SMTPException) as error:
-                raise ChannelDown(f"SMTP server {where} cannot be reached: {_words(error)}") from None
-        return self._peer
-
-    def _connect(self) -> smtplib.SMTP:
-        wanted = self._settings
-        host, port, hello, timeout = wanted.host, wanted.port, wanted.hello_name, wanted.timeout_seconds
-        context = ssl.create_default_context() if wanted.security != "none" else None
-        if wanted.security == "tls":
-            peer: smtplib.SMTP = smtplib.SMTP_SSL(host, port, hello, timeout=timeout, context=context)
-        else:
-            peer = smtplib.SMTP(host, port, hello, timeout=timeout)
-        try:
-            if wanted.security == "starttls":
-                peer.starttls(context=context)
-            peer.ehlo_or_helo_if_needed()
-            if wanted.username:
-                peer.login(wanted.username, self._password)
-            # The final dot leaves on its own, see `_transfer`, and must not wait for an acknowledgement.
-            assert peer.sock is not None
-            peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except BaseException:
-            peer.close()
-            raise
-        return peer
-
-    def _forget(self, peer: smtplib.SMTP, code: int) -> None:
-        """After a refusal: back to the state before MAIL, or a new connection where the server is leaving."""
-        if code == 421:
+    def _stop_where_hopeless(self, outcome: Outcome, lost: int) -> None:
+        """Raises ChannelDown where the others would fare no better."""
+        where = f"SMTP server {self._settings.host}:{self._settings.port}"
+        if isinstance(outcome, Refused) and outcome.scope == "lane":
             self._hang_up()
-            return
-        try:
-            peer.rset()
-        except (OSError, smtplib.SMTPException):
-            self._hang_up()
+            said = f"{outcome.code} {outcome.text}"
+            raise ChannelDown(f"{where} takes nothing from us for now ({said})", outcome.retry_after)
+        if lost >= LOST_IN_A_ROW:
+            raise ChannelDown(f"{where} broke off {lost} times in a row")
+
+    def _connected(self) -> Connection:
+        """Raises ChannelDown."""
+        current = self._connection
+        if current is not None and current.offered is None and (self._is_worn(current) or not current.at_rest):
+            current.quit()
+            self._connection = None
+        if self._connection is None:
+            self._connection = connect(self._settings, self._password)
+        return self._connection
+
+    def _is_worn(self, connection: Connection) -> bool:
+        return self._per_connection is not None and connection.carried >= self._per_connection
 
     def _hang_up(self) -> None:
-        if self._peer is not None:
-            self._peer.close()
-            self._peer = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
-class _Lost(Exception):
-    def __init__(self, error: Exception | str, *, after_final_dot: bool) -> None:
-        super().__init__(error if isinstance(error, str) else _words(error))
-        self.after_final_dot = after_final_dot
-        self.timed_out = "timed out" in str(error)
+def _problem(mail: Mail) -> str | None:
+    """Why a mail cannot go over any line as it is; SMTPUTF8 and 8BITMIME are never used."""
+    for name, address in (("sender", mail.envelope_from), ("recipient", mail.envelope_to)):
+        if not _ENVELOPE.fullmatch(address):
+            return f"the {name}'s address is not one that plain SMTP can carry"
+    content = mail.content
+    lines = content.split(b"\r\n")
+    if not content.isascii():
+        return "the mail has characters that are not ASCII"
+    if content.count(b"\n") != len(lines) - 1 or content.count(b"\r") != len(lines) - 1:
+        return "the mail has a line that does not end with CR LF"
+    if max(map(len, lines)) > _LONGEST_LINE:
+        return f"the mail has a line of more than {_LONGEST_LINE} characters"
+    return None
 
 
-def _ask(peer: smtplib.SMTP, command: str) -> tuple[int, str]:
-    try:
-        return _decoded(*peer.docmd(command))
-    except (OSError, smtplib.SMTPException) as error:
-        raise _Lost(error, after_final_dot=False) from None
+def _unfit(problem: str) -> Refused:
+    return Refused("", problem, permanent=True, scope="message", kind="content")
 
 
-def _refusal(code: int, text: str, *, sender_refused: bool = False) -> Refused:
-    match = _ENHANCED.match(text)
-    status = match.group(1) if match else ""
-    return Refused(
-        code=f"{code} {status}".strip(),
-        text=text[match.end() :] if match else text,
-        permanent=code >= 500,
-        scope=_scope(code, status, sender_refused),
+def _fits(mail: Mail, connection: Connection) -> bool:
+    return connection.largest is None or len(mail.content) <= connection.largest
+
+
+def _not_handed_over(lost: Lost) -> Refused:
+    return Refused("", f"the mail could not be handed over: {lost}", permanent=False, kind="soft")
+
+
+def _is_lost(outcome: Outcome) -> bool:
+    return isinstance(outcome, Unknown) or (
+        isinstance(outcome, Refused) and not outcome.code and not outcome.permanent
     )
 
 
-def _scope(code: int, status: str, sender_refused: bool) -> Scope:
-    """Bounce classes of RFC 3463: who has to change for the mail to be taken."""
-    if status in _ADDRESS_IS_DEAD:
-        return "address"
-    if code >= 500 and (status.startswith("5.7.") or code in _LOGIN_WANTED or sender_refused):
-        return "lane"
-    return "message"
-
-
-def _decoded(code: int, text: bytes) -> tuple[int, str]:
-    """Words of the peer on one line, without any address in them."""
-    words = " ".join(text.decode("utf-8", "replace").split())
-    return code, _ADDRESS.sub("(address)", words)[:300]
-
-
-def _dot_stuffed(content: bytes) -> bytes:
-    stuffed = content.replace(b"\r\n.", b"\r\n..")
-    return (b"." if stuffed.startswith(b".") else b"") + stuffed + (b"" if stuffed.endswith(b"\r\n") else b"\r\n")
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(getattr(error, "strerror", None) or error)
+def _is_about_the_connection(refused: Refused) -> bool:
+    """The server was leaving (421), or had not understood where we are (503); but not that we are too fast."""
+    code, _, status = refused.code.partition(" ")
+    return code == "503" or (code == "421" and not status.startswith("4.7."))

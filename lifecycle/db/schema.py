@@ -210,7 +210,9 @@ customers = _table(
     Column("email", Text, comment="as given; null exactly when email_key is: unknown, not mailable, erased"),
     Column("email_key", Text, unique=True, comment="one mailbox, one person: addresses.email_key"),
     Column("email_hash", Text, index=True, comment="addresses.address_hash of email_key: joins suppressions"),
+    Column("email_domain", Text, comment="of email_key"),
     Column("phone", Text),
+    Column("phone_hash", Text, index=True, comment="addresses.address_hash of phone: joins suppressions"),
     Column("name", Text),
     Column("country", Text, comment="ISO 3166-1 alpha-2"),
     Column("locale", Text, comment="BCP 47, for example fr or zh-Hans"),
@@ -234,6 +236,7 @@ identities = _table(
     Column("updated_at", Instant, comment="at the platform, of the customer row as last taken in"),
     Column("content_hash", Text, comment="of the platform's customer row as last taken in"),
     Column("profile", Json, comment="what this shop says of the person: customers.profiles"),
+    Column("handle_hash", Text, index=True, comment="addresses.address_hash of shop:id: joins suppressions"),
 )
 
 identity_merges = _table(
@@ -273,12 +276,35 @@ suppressions = _table(
     Column("channel", Text, nullable=False),
     Column("shop", Text, comment="null: every shop"),
     Column("purpose", Text, nullable=False, comment="marketing, or all"),
-    Column("reason", Text, nullable=False, comment="unsubscribe, complaint, hard_bounce, manual"),
+    Column("reason", Text, nullable=False, comment="unsubscribe, complaint, hard_bounce, soft_bounce, manual"),
     Column("evidence", Text, nullable=False),
     Column("occurred_at", Instant, nullable=False),
     Column("recorded_at", Instant, nullable=False),
+    Column("expires_at", Instant, comment="of soft bounces: a rest, not for good"),
     Column("lifted_at", Instant),
+    Column("lifted_by", Text, comment="who ended it by hand"),
+    Column("lifted_note", Text, comment="and why"),
     UniqueConstraint("address_hash", "channel", "shop", "purpose", "reason", "occurred_at"),
+)
+
+inbound_messages = _table(
+    "inbound_messages",
+    _key("inbound_id"),
+    Column("channel", Text, nullable=False, comment="kind of channel"),
+    Column("address_hash", Text, nullable=False, comment="addresses.address_hash of who wrote"),
+    Column("received_at", Instant, nullable=False),
+    Column("dedupe_key", Text, unique=True),
+    Index(None, "address_hash", "channel", "received_at"),
+)
+"""That a person wrote to us, not what: messengers allow more for a day after it."""
+
+mail_domains = _table(
+    "mail_domains",
+    Column("domain", Text, primary_key=True),
+    Column("provider", Text, nullable=False, comment="who runs its mailboxes: settings.mailboxes"),
+    Column("source", Text, nullable=False),
+    Column("checked_at", Instant, nullable=False),
+    CheckConstraint("source in ('list', 'mx')", name="source"),
 )
 
 tags = _table(
@@ -496,11 +522,14 @@ plans = _table(
     Column("approved_by", Text),
     Column("applied_at", Instant),
     Column("run_id", Text),
+    Column("channel", Text, nullable=False, server_default="", comment="by which it goes out"),
+    Column("fallback_of", Big, comment="plan whose unreachable people this one is for"),
     CheckConstraint("status in ('draft', 'applied')", name="status"),
     Index(
         "uq_plans_applied_once",
         "campaign",
         "occurrence",
+        "channel",
         unique=True,
         sqlite_where=text("status = 'applied'"),
         postgresql_where=text("status = 'applied'"),
@@ -562,7 +591,7 @@ messages = _table(
     Column("send_at", Instant, nullable=False, comment="counts for caps from here"),
     Column("not_before", Instant, comment="held until, after a temporary refusal"),
     Column("reserved_at", Instant, nullable=False),
-    Column("claim", Text, comment="fencing token of the process that holds it"),
+    Column("claim", Text, comment="fencing token of the process that holds it; of unknown: that held it"),
     Column("lease_until", Instant),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("sent_at", Instant, comment="when its bytes began to leave"),
@@ -571,6 +600,7 @@ messages = _table(
     Column("refusal", Text, comment="what a refusal is about: channels.base.Scope"),
     Column("provider_id", Text, comment="Message-ID, or the provider's id"),
     Column("run_id", Text),
+    Column("mailbox_provider", Text, nullable=False, server_default="", comment="settings.mailboxes"),
     UniqueConstraint("what", "occurrence", "customer_id", "channel"),
     CheckConstraint("state in ('reserved', 'sending', 'accepted', 'refused', 'unknown')", name="state"),
     Index(
@@ -587,6 +617,13 @@ messages = _table(
     ),
     Index(None, "address_hash", "send_at"),
     Index(None, "sent_at"),
+    Index(None, "provider_id"),
+    Index(
+        "ix_messages_unknown",
+        "claim",
+        sqlite_where=text("state = 'unknown'"),
+        postgresql_where=text("state = 'unknown'"),
+    ),
     Index(
         "ix_messages_open",
         "plan_id",
@@ -597,6 +634,67 @@ messages = _table(
 )
 
 """The first index holds all that caps ask of a person's messages: without touching the rows, ten times faster."""
+
+lanes = _table(
+    "lanes",
+    Column("channel", Text, primary_key=True),
+    Column("account", Text, primary_key=True, comment="of e-mail; else empty"),
+    Column("mailbox_provider", Text, primary_key=True, comment="empty: all of the account together"),
+    Column("next_at", Instant, comment="when the next message may leave, by the limit per second"),
+    Column("paused_until", Instant),
+    Column("connections", Integer, comment="at most so many until it has recovered; null: as configured"),
+    Column("failures", Integer, nullable=False, server_default="0", comment="in a row"),
+    Column("reason", Text),
+    Column("changed_at", Instant, nullable=False),
+)
+"""How fast each way is driven, over all processes; a row exists where there is something to say."""
+
+lane_slots = _table(
+    "lane_slots",
+    Column("claim", Text, primary_key=True, comment="who has the connection"),
+    Column("channel", Text, nullable=False),
+    Column("mailbox_provider", Text, nullable=False),
+    Column("lease_until", Instant, nullable=False),
+    Index(None, "channel", "mailbox_provider"),
+)
+"""Connections in use, over all processes."""
+
+holds = _table(
+    "holds",
+    _key("hold_id"),
+    Column("campaign", Text, nullable=False, index=True),
+    Column("channel", Text, comment="null: all"),
+    Column("mailbox_provider", Text, comment="null: all"),
+    Column("reason", Text, nullable=False),
+    Column("set_by", Text, nullable=False, comment="a person's name, or breaker"),
+    Column("set_at", Instant, nullable=False),
+    Column("lifted_by", Text),
+    Column("lifted_at", Instant),
+)
+"""Campaigns of which nothing leaves until the hold is lifted."""
+
+breakers = _table(
+    "breakers",
+    Column("campaign", Text, primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("mailbox_provider", Text, primary_key=True),
+    Column("counted_from", Instant, nullable=False),
+    Column("sent", Integer, nullable=False, comment="accepted, refused for good and unknown"),
+    Column("bounced", Integer, nullable=False, comment="hard, at once or by a report"),
+    Column("complained", Integer, nullable=False),
+)
+"""What the breaker of a lane counts."""
+
+unmatched_reports = _table(
+    "unmatched_reports",
+    _key("report_id"),
+    Column("source", Text, nullable=False, comment="lmtp, imap, a service's webhook"),
+    Column("kind", Text, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("detail", Json, nullable=False, comment="what was understood, without addresses"),
+    Column("dedupe_key", Text, unique=True),
+)
+"""Bounces and complaints that name no message of ours."""
 
 links = _table(
     "links",

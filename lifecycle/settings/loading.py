@@ -10,25 +10,26 @@ from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from lifecycle.errors import ConfigError, UnknownShop, suggest
+from lifecycle.settings.channels import AnyChannel, ChannelsFile, EmailChannel
+from lifecycle.settings.mailboxes import OTHER, mailboxes
 from lifecycle.settings.models import (
     Campaign,
     CampaignsFile,
     CapRule,
     CapsFile,
-    ChannelsFile,
     Counting,
-    EmailChannel,
     Quota,
     Section,
     Shop,
     ShopsFile,
 )
-from lifecycle.settings.policies import Forbid, forbidding, policies, rules_of
+from lifecycle.settings.policies import HOMES, Forbid, forbidding, policies, rules_of, serves
 from lifecycle.settings.segments import Recipe, SegmentsFile
 
 Model = TypeVar("Model", bound=Section)
@@ -58,7 +59,7 @@ class Config:
         return {campaign.name: campaign for campaign in self.campaigns_file.campaigns}
 
     @cached_property
-    def channels(self) -> Mapping[str, EmailChannel]:
+    def channels(self) -> Mapping[str, AnyChannel]:
         return {channel.name: channel for channel in self.channels_file.channels}
 
     def due(self, day: date) -> list[Campaign]:
@@ -86,7 +87,7 @@ class Config:
         except ConfigError as error:
             raise UnknownShop(str(error)) from None
 
-    def channel(self, name: str) -> EmailChannel:
+    def channel(self, name: str) -> AnyChannel:
         return _lookup("channel", name, self.channels, "config/channels.yaml")
 
     def with_recipe(self, name: str | None) -> Config:
@@ -259,6 +260,8 @@ def _cross_check(config: Config) -> Iterator[str]:
     yield from _twice("config/segments.yaml", "segment", config.segment_names)
     yield from _rates(config)
     yield from _reachable(config)
+    for channel in config.channels_file.channels:
+        yield from _channel(config, channel)
     for campaign in config.campaigns_file.campaigns:
         yield from _campaign(config, campaign)
     for rule in _all_rules(config.caps_file):
@@ -271,8 +274,11 @@ def _campaign(config: Config, campaign: Campaign) -> Iterator[str]:
     for key in ("segments", "exclude"):
         yield from _unknown(f"{where}.{key}", getattr(campaign, key), config.segment_names)
     yield from _unknown(f"{where}.channel", [campaign.channel], config.channels)
+    yield from _fallback(config, campaign)
     yield from _unknown(f"{where}.shops", campaign.shops or (), config.shops)
-    yield from _forbidden(config, campaign)
+    for name in dict.fromkeys((campaign.channel, *campaign.fallback)):
+        if name in config.channels:
+            yield from _forbidden(config, campaign, config.channels[name])
     if campaign.purpose == "transactional" and campaign.hold_out:
         yield (
             f'{where}.hold_out "{campaign.hold_out}": nobody may be left out of a transactional message; '
@@ -280,23 +286,58 @@ def _campaign(config: Config, campaign: Campaign) -> Iterator[str]:
         )
 
 
-def _forbidden(config: Config, campaign: Campaign) -> Iterator[str]:
-    """A shop that a campaign names must be one that may send it; of all shops, one at the least."""
-    if campaign.channel not in config.channels:
-        return
-    kind = config.channels[campaign.channel].kind
+def _fallback(config: Config, campaign: Campaign) -> Iterator[str]:
+    where = f"config/campaigns.yaml: {campaign.name}.fallback"
+    yield from _unknown(where, dict.fromkeys(campaign.fallback), config.channels)
+    for name in dict.fromkeys(each for each in campaign.fallback if campaign.fallback.count(each) > 1):
+        yield f'{where} "{name}" is there twice; leave one out'
+    if campaign.channel in campaign.fallback:
+        yield f'{where} "{campaign.channel}" is the channel of the campaign itself; leave it out'
+
+
+def _forbidden(config: Config, campaign: Campaign, channel: AnyChannel) -> Iterator[str]:
+    """A shop that a campaign names must be one that may send it; of all shops, and on a channel to fall back to,
+    one at the least."""
     shops = [config.shops[name] for name in _meant(campaign.shops, config) if name in config.shops]
-    found = [(shop, forbidding(campaign, shop, kind)) for shop in shops]
+    served = [shop for shop in shops if serves(channel, shop)]
+    found = [(shop, forbidding(campaign, shop, channel.kind)) for shop in served]
     refused = {shop.name: _cited(shop, rule) for shop, rule in found if rule is not None}
-    where = f"config/campaigns.yaml: {campaign.name}.shops"
-    if campaign.shops is not None:
-        yield from (f'{where} "{name}": {why}; leave the shop out' for name, why in refused.items())
-    elif len(refused) == len(shops):
+    where, falls_back = f"config/campaigns.yaml: {campaign.name}", channel.name != campaign.channel
+    field = f'{where}.{"fallback" if falls_back else "channel"} "{channel.name}"'
+    if not shops:
+        return
+    if not served:
+        yield f"{field} sends for none of the shops {', '.join(shop.name for shop in shops)}; name another"
+    elif campaign.shops is not None and not falls_back:
+        yield from (f'{where}.shops "{name}": {why}; leave the shop out' for name, why in refused.items())
+    elif len(refused) == len(served):
         reasons = "; ".join(dict.fromkeys(refused.values()))
-        yield (
-            f"{where} is left out, and no shop may send it: {reasons}; give the campaign another channel or "
-            "purpose, or leave it out"
-        )
+        if falls_back:
+            yield f"{field}: no shop may send it there: {reasons}; leave it out"
+        else:
+            yield (
+                f"{where}.shops is left out, and no shop may send it: {reasons}; give the campaign another "
+                "channel or purpose, or leave it out"
+            )
+
+
+def _channel(config: Config, channel: AnyChannel) -> Iterator[str]:
+    where = f"config/channels.yaml: {channel.name}"
+    yield from _unknown(f"{where}.shops", channel.shops or (), config.shops)
+    home = HOMES.get(channel.kind)
+    for name in channel.shops or ():
+        if name in config.shops and not serves(channel, config.shops[name]):
+            yield (
+                f'{where}.shops "{name}" is not on {home}, and {channel.kind} reaches buyers there only; leave it '
+                f"out, or give the shop marketplace: {home} in config/shops.yaml"
+            )
+    if channel.shops is None and not any(serves(channel, shop) for shop in config.shops.values()):
+        yield f"{where} sends for no shop: none is on {home}; leave the channel out"
+    if isinstance(channel, EmailChannel):
+        known = (*mailboxes().providers, OTHER)
+        yield from _unknown(f"{where}.mailbox_providers", channel.mailbox_providers, known, "is not known")
+        for account in channel.accounts:
+            yield from _unknown(f"{where}.accounts[{account.name}].shops", account.shops or (), config.shops)
 
 
 def _meant(shops: tuple[str, ...] | None, config: Config) -> Iterable[str]:
@@ -346,7 +387,7 @@ def _never_applies(config: Config, rule: Counting) -> Iterator[str]:
     channels = rule.channels or ()
     if not campaigns or not channels or None in campaigns or not set(channels) <= set(config.channels):
         return
-    used = dict.fromkeys(campaign.channel for campaign in campaigns if campaign)
+    used = dict.fromkeys(name for each in campaigns if each for name in (each.channel, *each.fallback))
     if used.keys().isdisjoint(channels):
         yield (
             f"config/caps.yaml: {rule.name} can never apply: its campaigns ({', '.join(rule.campaigns or ())}) go "
@@ -415,21 +456,45 @@ def _rates(config: Config) -> Iterator[str]:
 
 
 def _reachable(config: Config) -> Iterator[str]:
-    """A mail that leaves this machine must have links that work elsewhere (RFC 8058 wants https)."""
+    """What leaves this machine must have links that work elsewhere (RFC 8058 wants https)."""
+    base_url = config.channels_file.tracking.base_url
     for channel in config.channels_file.channels:
-        if channel.smtp.host in ("localhost", "127.0.0.1", "::1"):
+        through = next((host for host in _hosts(channel) if host not in _HERE), None)
+        if through is None:
             continue
-        base_url = config.channels_file.tracking.base_url
         if not base_url.startswith("https://"):
             yield (
                 f'config/channels.yaml: tracking.base_url "{base_url}" must be an https address that recipients '
-                f"can reach, because {channel.name} sends through {channel.smtp.host}; set TERN_TRACKING_URL"
+                f"can reach, because {channel.name} sends through {through}; set TERN_TRACKING_URL"
             )
-        if channel.bounce_domain.endswith("example.com"):
-            yield (
-                f'config/channels.yaml: {channel.name}.bounce_domain "{channel.bounce_domain}" is an example; '
-                "set TERN_BOUNCE_DOMAIN to a domain of yours"
-            )
+        for domain in _bounce_domains(channel):
+            if domain.endswith("example.com"):
+                yield (
+                    f'config/channels.yaml: {channel.name}.bounce_domain "{domain}" is an example; '
+                    "set TERN_BOUNCE_DOMAIN to a domain of yours"
+                )
+
+
+_HERE = ("localhost", "127.0.0.1", "::1")
+
+
+def _hosts(channel: AnyChannel) -> Iterator[str]:
+    """Through which its messages with our links leave."""
+    if isinstance(channel, EmailChannel):
+        for account in (channel.main, *channel.accounts):
+            if account.smtp is not None:
+                yield account.smtp.host
+            elif account.api is not None:
+                yield urlsplit(account.api.url).hostname or account.api.service
+    elif channel.kind != "amazon_solicitations":  # no text of ours
+        yield urlsplit(channel.url).hostname or channel.url
+
+
+def _bounce_domains(channel: AnyChannel) -> Iterable[str]:
+    if not isinstance(channel, EmailChannel):
+        return ()
+    accounts = (account.bounce_domain for account in channel.accounts if account.bounce_domain)
+    return dict.fromkeys((channel.bounce_domain, *accounts))
 
 
 def _twice(where: str, kind: str, names: Iterable[str]) -> Iterator[str]:

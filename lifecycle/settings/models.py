@@ -256,6 +256,9 @@ class Campaign(Section):
     segments: tuple[Name, ...] = Field(min_length=1, description="everybody in one of them, first match counts")
     exclude: tuple[Name, ...] = ()
     channel: Name
+    fallback: tuple[Name, ...] = Field(
+        default=(), description="channels for those whom the one before cannot reach, in this order"
+    )
     purpose: Purpose = "marketing"
     tags: tuple[Name, ...] = Field(default=(), description="labels that caps and quotas can count by")
     topic: Name = Field(default="promotions", description="what consent is asked for and List-ID names")
@@ -300,44 +303,6 @@ class CampaignsFile(Section):
     )
     guards: Guards = Guards()
     campaigns: tuple[Campaign, ...]
-
-
-class Smtp(Section):
-    host: str
-    port: int = Field(gt=0, le=65535)
-    security: Literal["none", "starttls", "tls"] = "starttls"
-    username: str = ""
-    password_env: str = ""
-    timeout_seconds: float = Field(default=30, gt=0)
-    hello_name: str = "localhost"
-
-
-class EmailChannel(Section):
-    name: Name
-    kind: Literal["email"]
-    smtp: Smtp
-    bounce_domain: str = Field(description="envelope sender is b+TOKEN@ this domain")
-    cost: Decimal = Field(default=Decimal(0), ge=0, description="of one message, base currency")
-    batch_size: int = Field(default=1000, ge=1, le=10_000, description="messages in one Prefect task")
-    lease_seconds: int = Field(default=120, ge=10, description="a silent process loses its claim after it")
-    max_attempts: int = Field(default=5, ge=1)
-    expire_hours: int = Field(
-        default=24, ge=1, le=24, description="marketing not sent so long after it was reserved is dropped"
-    )
-    retry_minutes: int = Field(default=15, ge=0, description="wait after a temporary refusal, doubled each time")
-
-
-class Tracking(Section):
-    base_url: str = Field(description="where recipients reach the tracking web app")
-    scanner_seconds: float = Field(default=2.0, ge=0, description="a click sooner after sending is a machine's")
-    burst_links: int = Field(default=3, ge=2, description="so many different links …")
-    burst_seconds: float = Field(default=2.0, gt=0, description="… within so long are a scanner's")
-    attribution_days: int = Field(default=7, gt=0, description="orders so long after a click count")
-
-
-class ChannelsFile(Section):
-    channels: tuple[EmailChannel, ...] = Field(min_length=1)
-    tracking: Tracking
 
 
 def zone(name: str) -> ZoneInfo:

@@ -25,6 +25,15 @@ ChannelKind = Literal[
     "email", "whatsapp", "aliexpress_messages", "amazon_solicitations", "amazon_messaging", "ebay_messages",
     "tiktok_engagement", "messenger", "webhook",
 ]  # fmt: skip
+HOMES: Mapping[str, Marketplace] = {
+    "aliexpress_messages": "aliexpress",
+    "amazon_solicitations": "amazon",
+    "amazon_messaging": "amazon",
+    "ebay_messages": "ebay",
+    "tiktok_engagement": "tiktok",
+}
+"""Kinds of channel inside a marketplace, and which."""
+
 Basis = Literal["express", "double_opt_in", "soft_opt_in", "implied_purchase", "implied_inquiry"]
 CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 DomainPattern = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*(\.\*)?$")]
@@ -213,9 +222,14 @@ class Policies:
         )
 
 
-class HasKind(Protocol):
+class Sends(Protocol):
+    """What is asked of a channel of lifecycle.settings.channels, which cannot be imported here."""
+
     @property
     def kind(self) -> str: ...
+
+    @property
+    def shops(self) -> tuple[str, ...] | None: ...
 
 
 class Configured(Protocol):
@@ -225,7 +239,7 @@ class Configured(Protocol):
     def shops(self) -> Mapping[str, Shop]: ...
 
     @property
-    def channels(self) -> Mapping[str, HasKind]: ...
+    def channels(self) -> Mapping[str, Sends]: ...
 
 
 @dataclass(frozen=True)
@@ -280,6 +294,13 @@ def rules_of(shop: Shop) -> Pack:
     return packs().get(shop.marketplace or shop.platform, Pack(rules=()))
 
 
+def serves(channel: Sends, shop: Shop) -> bool:
+    """Whether messages of `shop` may go out by this channel: it is meant for the shop, and inside a marketplace it
+    reaches only the buyers there."""
+    home = HOMES.get(channel.kind)
+    return (channel.shops is None or shop.name in channel.shops) and home in (None, rules_of(shop).marketplace)
+
+
 def cap_rules(config: Configured) -> tuple[CapRule, ...]:
     """The packs' caps for the shops and channels that are configured; which have none are left out."""
     return tuple(
@@ -307,9 +328,13 @@ def once_per_order(shop: Shop, purpose: str, channel_kind: str) -> OncePerOrder 
     return next(_about(shop, purpose, channel_kind, OncePerOrder), None)
 
 
+def needs(shop: Shop, purpose: str, channel_kind: str) -> tuple[Needs, ...]:
+    return tuple(_about(shop, purpose, channel_kind, Needs))
+
+
 def missing(shop: Shop, draft: Draft) -> tuple[str, ...]:
     """Names of the rules whose needs `draft` does not meet."""
-    rules = _about(shop, draft.purpose, draft.channel_kind, Needs)
+    rules = needs(shop, draft.purpose, draft.channel_kind)
     return tuple(rule.name for rule in rules if not _meets(draft, rule))
 
 

@@ -90,6 +90,93 @@ def test_unknown_channel_and_shop_are_told_once(check: Check) -> None:
     ]
 
 
+WHATSAPP = {"name": "wa", "kind": "whatsapp", "url": "http://localhost", "phone_number_id": "1", "token_env": "X"}
+EBAY = {"name": "bay", "kind": "ebay_messages", "url": "http://localhost"} | dict.fromkeys(
+    ("client_id_env", "client_secret_env", "refresh_token_env"), "X"
+)
+
+
+def channels(*more: dict[str, Any], **email: Any) -> Callable[[Any], object]:
+    def change(file: Any) -> None:
+        file["channels"][0].update(email)
+        file["channels"] += more
+
+    return change
+
+
+def test_channels_to_fall_back_to_exist_and_are_others(check: Check) -> None:
+    told = check(channels=channels(WHATSAPP), campaigns=winback(fallback=["email", "wa", "wb", "wa"]))
+    assert told.splitlines() == [
+        'config/campaigns.yaml: winback.fallback "wb" is not defined; known: email, wa',
+        'config/campaigns.yaml: winback.fallback "wa" is there twice; leave one out',
+        'config/campaigns.yaml: winback.fallback "email" is the channel of the campaign itself; leave it out',
+    ]
+    assert check(campaigns=winback(fallback=["wa"])) == ""
+
+
+def test_a_channel_to_fall_back_to_needs_a_shop_that_may_send_by_it(check: Check) -> None:
+    def at_ebay(file: Any) -> None:
+        bazaar(file, marketplace="ebay")
+
+    told = check(shops=at_ebay, channels=channels(EBAY), campaigns=winback(fallback=["bay"]))
+    where = 'config/campaigns.yaml: winback.fallback "bay"'
+    assert told.startswith(f"{where}: no shop may send it there: ebay forbids it (ebay_no_marketing)")
+    assert told.endswith("; leave it out")
+    assert check(campaigns=winback(fallback=["bay"], purpose="review_request")) == ""
+    told = check(campaigns=winback(shops=["atlas"]))
+    assert told == 'config/campaigns.yaml: winback.fallback "bay" sends for none of the shops atlas; name another'
+
+
+def test_a_campaigns_channel_sends_for_one_of_its_shops(check: Check) -> None:
+    told = check(channels=channels(shops=["harbour"]), campaigns=winback(shops=["atlas"]))
+    assert told == 'config/campaigns.yaml: winback.channel "email" sends for none of the shops atlas; name another'
+    assert check(campaigns=winback(shops=["atlas", "harbour"])) == ""
+
+
+def test_the_shops_and_providers_of_a_channel_exist(check: Check) -> None:
+    account = {"name": "second", "shops": ["atlass"], "smtp": {"host": "localhost", "port": 25}}
+    told = check(
+        channels=channels(
+            EBAY, shops=["atlas", "harbr"], accounts=[account], mailbox_providers={"gogle": {"connections": 1}}
+        )
+    )
+    assert told.splitlines() == [
+        'config/channels.yaml: email.shops "harbr" is not defined; did you mean "harbour"?',
+        'config/channels.yaml: email.mailbox_providers "gogle" is not known; did you mean "google"?',
+        'config/channels.yaml: email.accounts[second].shops "atlass" is not defined; did you mean "atlas"?',
+        "config/channels.yaml: bay sends for no shop: none is on ebay; leave the channel out",
+    ]
+
+
+def test_a_marketplaces_channel_reaches_the_buyers_of_shops_there(check: Check) -> None:
+    told = check(channels=channels(EBAY | {"shops": ["atlas"]}))
+    assert told == (
+        'config/channels.yaml: bay.shops "atlas" is not on ebay, and ebay_messages reaches buyers there only; '
+        "leave it out, or give the shop marketplace: ebay in config/shops.yaml"
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "through"),
+    [
+        ([WHATSAPP | {"url": "https://graph.example.com/v1"}], "wa sends through graph.example.com"),
+        ([{"name": "es", "kind": "email", "bounce_domain": "b.atlas.shop", "api": {"service": "postmark",
+           "key_env": "X"}}], "es sends through postmark"),
+        ([{"name": "es", "kind": "email", "bounce_domain": "b.atlas.shop", "api": {"service": "postmark",
+           "key_env": "X", "url": "http://localhost:1/x"}}], None),
+        ([WHATSAPP], None),
+    ],
+)  # fmt: skip
+def test_what_leaves_this_machine_has_links_that_work_elsewhere(
+    check: Check, more: list[dict[str, Any]], through: str | None
+) -> None:
+    told = check(channels=channels(*more))
+    assert told == ("" if through is None else (
+        'config/channels.yaml: tracking.base_url "http://localhost:8025" must be an https address that recipients '
+        f"can reach, because {through}; set TERN_TRACKING_URL"
+    ))  # fmt: skip
+
+
 def test_a_transactional_message_is_kept_from_nobody(check: Check) -> None:
     assert check(campaigns=winback(purpose="transactional")) == (
         'config/campaigns.yaml: winback.hold_out "0.1": nobody may be left out of a transactional message; leave '
@@ -190,6 +277,13 @@ def test_a_rule_whose_campaigns_go_through_other_channels(check: Check) -> None:
         "its channels (letters); leave channels out, or name other campaigns"
     )
     assert check(caps=lambda file: file["caps"][-1].update(channels=["email", "letters"])) == ""
+    assert (
+        check(
+            caps=lambda file: file["caps"][-1].update(channels=["letters"]),
+            campaigns=winback(fallback=["letters"]),
+        )
+        == ""
+    ), "that is where the campaign falls back to"
 
 
 def test_a_quota_without_the_level_of_a_shop(check: Check) -> None:

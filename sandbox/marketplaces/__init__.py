@@ -1,0 +1,1 @@
+"""Stand-ins of the marketplaces' message interfaces on loopback: their requests, answers, limits and faults."""
