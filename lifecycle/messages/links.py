@@ -10,6 +10,7 @@ from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import links, plans, verdicts
 from lifecycle.errors import ConfigError, PlanError
 from lifecycle.messages.anchors import Link, find_links
+from lifecycle.messages.notes import find_note_links, load_note
 from lifecycle.messages.templates import load_templates
 from lifecycle.messages.variables import variables
 from lifecycle.planning.records import TO_SEND
@@ -74,5 +75,9 @@ def _links(
     )
     for locale, shop in connection.execute(variants):
         values = variables(campaign, config.shop(shop), locale=locale, name=None, unsubscribe_url=UNSUBSCRIBE)
-        page = templates.mail(campaign.template, locale).render(values, pixel_url="").html
-        yield from find_links(page, UNSUBSCRIBE)
+        if config.channel(campaign.channel).kind == "email":
+            page = templates.mail(campaign.template, locale).render(values, pixel_url="").html
+            yield from find_links(page, UNSUBSCRIBE)
+        else:
+            note = load_note(environment.templates_dir, campaign.template, locale)
+            yield from find_note_links(note.render(values))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, case, func, select, update
 
@@ -16,6 +17,7 @@ from lifecycle.errors import ConfigError, ContentError
 from lifecycle.messages.anchors import URL_IN_TEXT
 from lifecycle.messages.headers import marked_subject, text_header
 from lifecycle.messages.links import UNSUBSCRIBE, plan_campaign
+from lifecycle.messages.notes import load_note
 from lifecycle.messages.templates import Templates, load_templates
 from lifecycle.messages.variables import variables
 from lifecycle.planning.plan import load_plan
@@ -55,18 +57,30 @@ class _Group:
 
 
 def content_hash(templates_dir: Path, campaign: Campaign) -> str:
-    """SHA-256, hex, over names and bytes of the campaign's template in every language and of all they build on.
+    """SHA-256, hex, over names and bytes of the campaign's template in every language, as mail and as note, and of
+    all they build on.
 
     A file that is missing, or is no template, counts as such: `add_samples` says what is wrong with it. Raises
     ConfigError where there is no such folder.
     """
     templates, digest = load_templates(templates_dir), sha256()
-    for name in sorted(templates.files(*(f"{campaign.template}/{locale}.html" for locale in campaign.locales))):
+    mails = templates.files(*(f"{campaign.template}/{locale}.html" for locale in campaign.locales))
+    notes = (f"{campaign.template}/{locale}.note.yaml" for locale in campaign.locales)
+    for name in sorted((*mails, *(name for name in notes if (templates.folder / name).is_file()))):
         path = templates.folder / name
         content = path.read_bytes() if path.is_file() else b""
         size = len(content) if path.is_file() else "missing"
         digest.update(f"{name}|{size}\n".encode() + content)
     return digest.hexdigest()
+
+
+def approved_locales(config: Config, templates_dir: Path, campaign: Campaign) -> frozenset[str] | None:
+    """Languages in which the campaign's message is one that the messenger has approved; None for e-mail, where
+    nobody approves. Raises ConfigError where a note is missing or broken."""
+    if config.channel(campaign.channel).kind == "email":
+        return None
+    notes = {locale: load_note(templates_dir, campaign.template, locale) for locale in campaign.locales}
+    return frozenset(locale for locale, note in notes.items() if note.sources.get("template"))
 
 
 def content_hash_now(engine: Engine, templates_dir: Path, plan_id: int) -> str:
@@ -92,7 +106,8 @@ def add_samples(engine: Engine, config: Config, environment: Environment, plan_i
         groups = list(_groups(connection, plan_id, campaign.purpose))
     templates, problems = load_templates(environment.templates_dir), dict[str, None]()
     samples = list(_samples(config, templates, campaign, groups, problems))
-    empty = _empty_fields(templates, campaign, groups)
+    is_mail = config.channel(campaign.channel).kind == "email"
+    empty = _empty_fields(templates, campaign, groups) if is_mail else Counter[str]()
     problems |= dict.fromkeys(_without_variables(campaign, empty))
     with writing(engine) as connection:
         draft = (plans.c.plan_id == plan_id, plans.c.status == "draft")
@@ -141,10 +156,12 @@ def _samples(
 
 
 def _sample(config: Config, templates: Templates, campaign: Campaign, group: _Group) -> Sample:
-    mail = templates.mail(campaign.template, group.locale)
     values = variables(
         campaign, config.shop(group.shop), locale=group.locale, name=STAND_IN, unsubscribe_url=UNSUBSCRIBE
     )
+    if config.channel(campaign.channel).kind != "email":
+        return _note_sample(templates, campaign, group, values)
+    mail = templates.mail(campaign.template, group.locale)
     rendered = mail.render(values, pixel_url=_NO_PIXEL)
     if not rendered.subject:
         raise ContentError(f"{mail.name}: the subject is empty")
@@ -161,6 +178,20 @@ def _sample(config: Config, templates: Templates, campaign: Campaign, group: _Gr
         subject=subject,
         text=URL_IN_TEXT.sub(r"\1", rendered.text),
         html=rendered.html,
+    )
+
+
+def _note_sample(templates: Templates, campaign: Campaign, group: _Group, values: Mapping[str, Any]) -> Sample:
+    """Of a messenger's or platform's message: its title, or the name that the platform knows it by."""
+    note = load_note(templates.folder, campaign.template, group.locale).render(values)
+    return Sample(
+        locale=group.locale,
+        shop=group.shop,
+        country=group.country,
+        recipients=group.recipients,
+        subject=note.title or note.template,
+        text="\n".join((note.text, *note.parameters)).strip(),
+        html="",
     )
 
 

@@ -32,7 +32,7 @@ from lifecycle.messages.variables import variables
 from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign, Shop
 
-_RENDER_ERRORS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
+RENDER_ERRORS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 """What an expression in a template can raise for one recipient's data."""
 
 
@@ -53,8 +53,8 @@ class MailTemplate:
                 html=self.html.render(values, pixel_url=pixel_url),
                 text=re.sub(r"\n{3,}", "\n\n", self.text.render(values)),
             )
-        except _RENDER_ERRORS as error:
-            raise ContentError(f"{self.name} cannot be rendered: {_words(error)}") from None
+        except RENDER_ERRORS as error:
+            raise ContentError(f"{self.name} cannot be rendered: {words_of(error)}") from None
 
 
 class Templates:
@@ -62,8 +62,8 @@ class Templates:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.pages = _environment(folder, autoescape=True)
-        self._plain = _environment(folder, autoescape=False)
+        self.pages = sandboxed(folder, autoescape=True)
+        self._plain = sandboxed(folder, autoescape=False)
         self._compiled: dict[str, MailTemplate] = {}
 
     def mail(self, template: str, locale: str) -> MailTemplate:
@@ -127,17 +127,19 @@ def load_templates(templates_dir: Path) -> Templates:
 
 
 def check_templates(config: Config, templates_dir: Path) -> list[str]:
-    """Every campaign, language and shop rendered with sample data; one sentence per problem, none twice."""
+    """Every campaign by mail, language and shop, rendered with sample data; a sentence per problem, none twice."""
     templates = load_templates(templates_dir)
     problems: dict[str, None] = {}
     for campaign in config.campaigns_file.campaigns:
+        if "email" not in {config.channel(name).kind for name in (campaign.channel, *campaign.fallback)}:
+            continue
         for locale in campaign.locales:
             found = list(_problems(config, templates, campaign, locale))
             problems.update(dict.fromkeys(found))
     return list(problems)
 
 
-def _environment(folder: Path, *, autoescape: bool) -> ImmutableSandboxedEnvironment:
+def sandboxed(folder: Path, *, autoescape: bool) -> ImmutableSandboxedEnvironment:
     return ImmutableSandboxedEnvironment(
         loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
@@ -156,7 +158,7 @@ def _problems(config: Config, templates: Templates, campaign: Campaign, locale: 
         return
     try:
         for shop in (config.shop(shop) for shop in campaign.shops or config.shops):
-            samples = [_sample(campaign, shop, locale, customer) for customer in _CUSTOMERS]
+            samples = [sample_values(campaign, shop, locale, customer) for customer in SAMPLE_CUSTOMERS]
             if wrong := list(_wrong_names(templates, name, samples[0])):
                 yield from wrong
                 return
@@ -165,15 +167,15 @@ def _problems(config: Config, templates: Templates, campaign: Campaign, locale: 
         yield str(error)
     except ContentError as error:
         yield f"{templates.folder.name}/{error}"
-    except _RENDER_ERRORS as error:
+    except RENDER_ERRORS as error:
         yield _sentence(templates.folder, name, error)
 
 
-_CUSTOMERS = ("", "Ada Lovelace-O'Brien", "王 <小> & Co")
+SAMPLE_CUSTOMERS = ("", "Ada Lovelace-O'Brien", "王 <小> & Co")
 _UNSUBSCRIBE = "https://tracking.example.com/u/sample"
 
 
-def _sample(campaign: Campaign, shop: Shop, locale: str, customer: str) -> Mapping[str, Any]:
+def sample_values(campaign: Campaign, shop: Shop, locale: str, customer: str) -> Mapping[str, Any]:
     return variables(campaign, shop, locale=locale, name=customer, unsubscribe_url=_UNSUBSCRIBE)
 
 
@@ -200,7 +202,7 @@ def _wrong_names(templates: Templates, name: str, known: Mapping[str, Any]) -> I
     parts = [(part, templates.pages.parse(templates.source(part), part)) for part in _lineage(templates, name)]
     for position, (part, tree) in enumerate(parts):
         where = f"{templates.folder.name}/{part}"
-        for line, problem in _unknown_variables(tree, known, set(templates.pages.globals)):
+        for line, problem in unknown_variables(tree, known, set(templates.pages.globals)):
             yield f"{where}: line {line}: {problem}"
         if tree.find(nodes.Extends):
             blocks = {block.name for _, above in parts[position + 1 :] for block in above.find_all(nodes.Block)}
@@ -220,7 +222,7 @@ def _lineage(templates: Templates, name: str) -> list[str]:
     return found
 
 
-def _unknown_variables(
+def unknown_variables(
     tree: nodes.Template, known: Mapping[str, Any], builtin: set[str]
 ) -> Iterator[tuple[int, str]]:
     outside = meta.find_undeclared_variables(tree) - builtin
@@ -249,17 +251,16 @@ def _dotted(node: nodes.Node) -> str:
 
 def _sentence(folder: Path, name: str, error: Exception) -> str:
     if isinstance(error, TemplateSyntaxError):
-        return f"{folder.name}/{error.name or name}: line {error.lineno}: {_words(error)}"
+        return f"{folder.name}/{error.name or name}: line {error.lineno}: {words_of(error)}"
     if isinstance(error, TemplateNotFound):
         layouts = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("layouts/*.html"))]
         return f'{folder.name}/{name}: there is no "{error.name}" to build on{suggest(str(error.name), layouts)}'
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(folder)]
     if not frames:
-        return f"{folder.name}/{name}: {_words(error)}"
-    return (
-        f"{folder.name}/{Path(frames[-1].filename).relative_to(folder)}: line {frames[-1].lineno}: {_words(error)}"
-    )
+        return f"{folder.name}/{name}: {words_of(error)}"
+    where = f"{folder.name}/{Path(frames[-1].filename).relative_to(folder)}"
+    return f"{where}: line {frames[-1].lineno}: {words_of(error)}"
 
 
-def _words(error: Exception) -> str:
+def words_of(error: Exception) -> str:
     return str(getattr(error, "message", None) or error).strip().splitlines()[0]
