@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, exists, func, literal, or_, select
 
+from lifecycle.customers.handles import address_hash_of
 from lifecycle.customers.suppression import active_suppressions, lift
 from lifecycle.customers.versions import aware
 from lifecycle.db.bulk import rows_in, upsert
@@ -339,8 +340,11 @@ def _agreed(
             former = of_channel.get(row["customer_id"])
             of_channel[row["customer_id"]] = max(filter(None, (former, at)), default=None)
     for channel, people in opt_ins.items():
-        hashes = _hashes(connection, people)
-        by_hash = {address_hash: people[customer_id] for customer_id, address_hash in hashes.items()}
+        hashes = _hashes(connection, channel, shop, people)
+        by_hash: dict[str, datetime | None] = {}
+        for customer_id, address_hash in hashes.items():  # several people may have one telephone number
+            agreed = (by_hash.get(address_hash), people[customer_id])
+            by_hash[address_hash] = max(filter(None, agreed), default=None)
         lifted = lift(connection, by_hash, channel=channel, shop=shop, at=now)
         since = {person: lifted[each] for person, each in hashes.items() if each in lifted}
         _take_back_other_topics(connection, shop, channel, since, now)
@@ -354,12 +358,12 @@ def _opted_in_at(row: Mapping[str, Any], first_hand: bool, now: datetime) -> dat
     return at if first_hand and granted and lasts and row["evidence"] and _LONG_AGO < at <= now else None
 
 
-def _hashes(connection: Connection, customer_ids: Iterable[int]) -> dict[int, str]:
-    query = select(customers.c.customer_id, customers.c.email_hash).where(customers.c.email_hash.is_not(None))
-    return {
-        row.customer_id: row.email_hash
-        for row in rows_in(connection, query, customers.c.customer_id, customer_ids)
-    }
+def _hashes(connection: Connection, channel: str, shop: str, customer_ids: Iterable[int]) -> dict[int, str]:
+    """Of the addresses that the shop would write to on such a channel."""
+    address_hash = address_hash_of(channel, customers.c.customer_id, literal(shop))
+    query = select(customers.c.customer_id, address_hash.label("address_hash"))
+    found = rows_in(connection, query, customers.c.customer_id, customer_ids)
+    return {row.customer_id: row.address_hash for row in found if row.address_hash is not None}
 
 
 def _take_back_other_topics(
@@ -417,7 +421,7 @@ def _said_no_since(connection: Connection, asked: Row[Any]) -> bool:
     ban = active_suppressions().subquery()
     unsubscribed = exists().where(
         customers.c.customer_id == asked.customer_id,
-        ban.c.address_hash == customers.c.email_hash,
+        ban.c.address_hash == address_hash_of(asked.channel, customers.c.customer_id, literal(asked.shop)),
         ban.c.channel == asked.channel,
         ban.c.reason == "unsubscribe",
         or_(ban.c.shop.is_(None), ban.c.shop == asked.shop),

@@ -16,7 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from lifecycle.addresses import address_hash, email_key
+from lifecycle.addresses import address_hash, domain_of, email_key
+from lifecycle.customers.handles import handle_hash
 from lifecycle.db.bulk import rows_in, upsert
 from lifecycle.db.schema import customers, identities
 from lifecycle.db.storable import storable_text
@@ -100,6 +101,7 @@ def link(target: Target, claims: Sequence[Claim], known: dict[str, Identity]) ->
             "customer_id": people[person],
             "linked_by": "email" if person in met else "platform_id",
             "linked_at": target.now,
+            "handle_hash": handle_hash(target.secret, target.shop, platform_id),
         }
         for platform_id, person in new.items()
     ]
@@ -164,12 +166,13 @@ def _create(target: Target, persons: Sequence[_Person]) -> dict[_Person, int]:
 
 
 def address_columns(email: str | None, secret: bytes) -> dict[str, str | None]:
-    """The three columns of `customers` that are null together."""
+    """The four columns of `customers` that are null together."""
     key = email_key(email)
     return {
         "email": email if key else None,
         "email_key": key,
         "email_hash": address_hash(secret, "email", key) if key else None,
+        "email_domain": domain_of(key),
     }
 
 

@@ -11,6 +11,9 @@ another country. A person's region is that of the newest order sent to their cou
 is asked for their clock; without any, that of their customer rows there.
 
 Guests whom only an address identifies have no identity: their newest order says all.
+
+A profile keeps a telephone number as it was given; `customers` has it as E.164 where the country tells how to read
+it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select, update
 
 from lifecycle.addresses import email_key
+from lifecycle.customers.handles import normal_phone, phone_columns
 from lifecycle.customers.identity import NOTHING_KNOWN, Identity, Target, address_columns, own_address, owners_of
 from lifecycle.customers.versions import said_at
 from lifecycle.customers.zones import known_zone, region_code, zone_of_phone
@@ -172,7 +176,8 @@ def _write(target: Target, people: Mapping[int, _Person]) -> None:
     emails = _share_out(target, people, {row.customer_id: row.email_key for row in stored.values()})
     changed = []
     for customer_id, person in people.items():
-        new = person.details | address_columns(emails[customer_id], target.secret)
+        phone = phone_columns(person.details["phone"], person.details["country"], target.secret)
+        new = person.details | address_columns(emails[customer_id], target.secret) | phone
         if any(getattr(stored[customer_id], name) != value for name, value in new.items()):
             changed.append({"id": customer_id} | {f"new_{name}": value for name, value in new.items()})
     if not changed:
@@ -233,6 +238,7 @@ def _stored(row: Row[Any], name: str) -> Any:
 
 def _guest(order: OrderRow) -> tuple[Any, ...]:
     said = _said(order, own_address(order.email))
+    said["phone"] = normal_phone(said["phone"], _apart(said["country"])[0])  # as it is stored
     return (said_at(order), *(said[name] or "" for name in _FIELDS))
 
 

@@ -10,27 +10,26 @@ from sqlalchemy import Connection, Row, func, select
 
 from lifecycle.db.schema import VERDICTS, plans, verdicts
 from lifecycle.money import show
+from lifecycle.planning.judgement import Judgement
 from lifecycle.planning.records import TO_SEND, Plan, Slots, slots_of
 from lifecycle.settings import Config
-from lifecycle.settings.models import Campaign
 
 
 def summary(
-    connection: Connection,
-    config: Config,
-    campaign: Campaign,
-    occurrence: str,
-    counts: Mapping[str, int],
-    slots: Sequence[Slots],
+    connection: Connection, judgement: Judgement, counts: Mapping[str, int], slots: Sequence[Slots]
 ) -> dict[str, Any]:
-    """cost: of all messages, base currency, as text. previous: plan_id, occurrence, audience and counts of the
-    campaign's last applied plan of another date, or null. changes: verdict to the difference. slots: what quotas
-    came to. needs_approval: sentences."""
-    previous = _previous(connection, campaign.name, occurrence)
-    cost = _messages(counts) * config.channels[campaign.channel].cost
+    """cost: of all messages, base currency, as text. channel_kind: as it was then. approved: locales of the
+    template, or null. previous: plan_id, occurrence, audience and counts of the campaign's last applied plan of
+    another date by the same channel, or null. changes: verdict to the difference. slots: what quotas came to.
+    needs_approval: sentences."""
+    config, approved = judgement.config, judgement.approved
+    previous = _previous(connection, judgement)
+    cost = _messages(counts) * judgement.channel.cost
     before = previous["counts"] if previous else {}
     return {
         "cost": str(cost),
+        "channel_kind": judgement.channel_kind,
+        "approved": None if approved is None else sorted(approved),
         "previous": previous,
         "changes": {v: counts.get(v, 0) - before.get(v, 0) for v in sorted({*counts, *before})}
         if previous
@@ -118,10 +117,15 @@ def _messages(counts: Mapping[str, int]) -> int:
     return sum(counts.get(verdict, 0) for verdict in TO_SEND)
 
 
-def _previous(connection: Connection, campaign: str, occurrence: str) -> dict[str, Any] | None:
+def _previous(connection: Connection, judgement: Judgement) -> dict[str, Any] | None:
     query = (
         select(plans.c.plan_id, plans.c.occurrence, plans.c.audience)
-        .where(plans.c.campaign == campaign, plans.c.status == "applied", plans.c.occurrence != occurrence)
+        .where(
+            plans.c.campaign == judgement.campaign.name,
+            plans.c.channel == judgement.campaign.channel,
+            plans.c.status == "applied",
+            plans.c.occurrence != judgement.occurrence,
+        )
         .order_by(plans.c.applied_at.desc(), plans.c.plan_id.desc())
         .limit(1)
     )

@@ -9,6 +9,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, exists
 
 from lifecycle.db.schema import Big, Instant
 from lifecycle.settings import Config
+from lifecycle.settings.channels import PLATFORM_KINDS, AnyChannel
 from lifecycle.settings.models import Campaign, CapRule, Quota
 
 work_tables = MetaData()
@@ -67,7 +68,8 @@ standing = ~exists().where(decided.c.customer_id == candidates.c.customer_id)
 @dataclass(frozen=True)
 class Judgement:
     """`at`: when a message would be sent. `since`: the build that chose the people. `rules`, `quotas`: all there
-    are, also those that do not concern the campaign."""
+    are, also those that do not concern the campaign. `approved`: the locales of the template that the platform has
+    approved; None: all."""
 
     config: Config
     campaign: Campaign
@@ -76,8 +78,19 @@ class Judgement:
     since: datetime | None = None
     rules: tuple[CapRule, ...] = ()
     quotas: tuple[Quota, ...] = ()
+    approved: frozenset[str] | None = None
+
+    @property
+    def channel(self) -> AnyChannel:
+        return self.config.channels[self.campaign.channel]
 
     @property
     def channel_kind(self) -> str:
         """What people consent to and unsubscribe from: e-mail, whichever server carries it."""
-        return self.config.channels[self.campaign.channel].kind
+        return self.channel.kind
+
+    @property
+    def asks_consent(self) -> bool:
+        """Marketing goes to those only who agreed to it. Inside a marketplace the platform itself asks its buyers
+        what they want: we only know of those who told us no."""
+        return self.campaign.purpose == "marketing" and self.channel_kind not in PLATFORM_KINDS

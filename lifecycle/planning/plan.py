@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import reduce
@@ -20,13 +20,14 @@ from lifecycle.db.schema import cap_rules as cap_rules_table
 from lifecycle.errors import PlanError, UsageError
 from lifecycle.planning.approval import approved_by
 from lifecycle.planning.audience import audience
+from lifecycle.planning.fallback import unreached
 from lifecycle.planning.guards import summary
-from lifecycle.planning.judgement import Judgement
+from lifecycle.planning.judgement import Judgement, candidates
 from lifecycle.planning.records import Plan, Slots, Verdict
 from lifecycle.planning.verdicts import COLUMNS, judged, rivals
 from lifecycle.segments.members import hold_members, newest_build
 from lifecycle.settings import Config
-from lifecycle.settings.models import CapRule, Quota, zone
+from lifecycle.settings.models import Campaign, CapRule, Quota, zone
 from lifecycle.settings.policies import cap_rules
 
 
@@ -41,26 +42,42 @@ def make_plan(
     occurrence: str | None = None,
     rehearsal: bool = False,
     content_hash: str | None = None,
+    channel: str | None = None,
+    fallback_of: int | None = None,
+    approved: Collection[str] | None = None,
 ) -> Plan:
     """Judge the campaign's audience and write the plan down, all or nothing.
 
     The audience is that of `as_of`; whether they may be written to is judged for `now`, when the messages would
     go out. `occurrence` is the date of `as_of` in the campaigns' time zone unless given. If a plan for this
     campaign and occurrence has been applied, that one is returned and nothing is written; a `rehearsal` is then
-    planned for the next day. `content_hash`: of the templates as they would be sent now.
+    planned for the next day. `content_hash`: of the templates as they would be sent now. `approved`: locales of
+    the template that the platform has approved; None: all.
 
-    Raises ConfigError for an unknown campaign and PlanError where no segments are built.
+    `channel` and `fallback_of` go together: a plan by another of the campaign's channels, for those only whom the
+    applied plan `fallback_of` could not reach (lifecycle.planning.fallback). Its as_of and occurrence are then
+    those of that plan. Everyone in it gets a verdict of their own.
+
+    Raises ConfigError for an unknown campaign, UsageError for a channel that it does not fall back to, and
+    PlanError where no segments are built or `fallback_of` is not applied.
     """
     campaign = config.campaign(campaign_name)
     occurrence = occurrence or occurrence_of(config, as_of)
     with writing(engine) as connection:
         lock_reservations(connection)
-        if (applied := _applied_plan(connection, campaign.name, occurrence)) is not None:
-            if not rehearsal:
+        if channel is not None or fallback_of is not None:
+            first = _plan_before(connection, campaign, channel, fallback_of)
+            campaign = campaign.model_copy(update={"channel": channel})
+            as_of, occurrence = first.as_of, first.occurrence
+        if (applied := _applied_plan(connection, campaign, occurrence)) is not None:
+            if not rehearsal or fallback_of is not None:
                 return stored_plan(connection, applied)
             occurrence = occurrence_of(config, as_of + timedelta(days=1))
         hold_members(connection)
-        people = audience(connection, config, campaign, as_of=as_of)
+        if fallback_of is None:
+            people = audience(connection, config, campaign, as_of=as_of)
+        else:
+            people = unreached(fallback_of)
         judgement = Judgement(
             config,
             campaign,
@@ -69,12 +86,16 @@ def make_plan(
             since=newest_build(connection, until=as_of),
             rules=rules_of(config),
             quotas=config.caps_file.quotas,
+            approved=None if approved is None else frozenset(approved),
         )
-        plan_id = _start(connection, judgement, as_of, now, run_id, content_hash)
+        plan_id = _start(connection, judgement, as_of, now, run_id, content_hash, fallback_of)
         competing = rivals(connection, judgement, as_of=as_of)
         with judged(connection, people, judgement, competing) as result:
             _write_verdicts(connection, plan_id, result.people)
-        return _freeze(connection, judgement, plan_id, people, result.slots)
+            # Of a plan that is being sent meanwhile, a second look would find others whom it could not reach.
+            everybody = candidates if fallback_of is not None else people.subquery()
+            audience_size = connection.execute(select(func.count()).select_from(everybody)).scalar_one()
+        return _freeze(connection, judgement, plan_id, audience_size, result.slots)
 
 
 def rules_of(config: Config) -> tuple[CapRule, ...]:
@@ -136,9 +157,30 @@ def _plain(value: Any) -> str:
     return str(microseconds(value)) if isinstance(value, datetime) else str(value)
 
 
-def _applied_plan(connection: Connection, campaign: str, occurrence: str) -> int | None:
+def _plan_before(connection: Connection, campaign: Campaign, channel: str | None, fallback_of: int | None) -> Plan:
+    """The applied plan that another channel is to go on from."""
+    if channel is None or fallback_of is None:
+        raise UsageError("a channel to fall back to and the plan that it goes on from belong together; give both")
+    if channel not in campaign.fallback:
+        known = ", ".join(campaign.fallback) or "none"
+        raise UsageError(f'{campaign.name} does not fall back to "{channel}", but to: {known}')
+    first = stored_plan(connection, fallback_of)
+    if first.campaign != campaign.name:
+        raise UsageError(f"plan {fallback_of} is of {first.campaign}, not of {campaign.name}")
+    if not first.already_applied:
+        raise PlanError(
+            f"plan {fallback_of} is not applied, so nobody knows yet whom it does not reach; first: "
+            f"tern apply {fallback_of}"
+        )
+    return first
+
+
+def _applied_plan(connection: Connection, campaign: Campaign, occurrence: str) -> int | None:
     query = select(plans.c.plan_id).where(
-        plans.c.campaign == campaign, plans.c.occurrence == occurrence, plans.c.status == "applied"
+        plans.c.campaign == campaign.name,
+        plans.c.occurrence == occurrence,
+        plans.c.channel == campaign.channel,
+        plans.c.status == "applied",
     )
     return connection.execute(query).scalar()
 
@@ -150,6 +192,7 @@ def _start(
     now: datetime,
     run_id: str | None,
     content_hash: str | None,
+    fallback_of: int | None,
 ) -> int:
     """The plan's row, still without verdicts, and caps and quotas as they stand."""
     values = {
@@ -163,6 +206,8 @@ def _start(
         "definition": judgement.campaign.model_dump(mode="json"),
         "content_hash": content_hash,
         "run_id": run_id,
+        "channel": judgement.campaign.channel,
+        "fallback_of": fallback_of,
     }
     plan_id: int = connection.execute(insert(plans).values(values).returning(plans.c.plan_id)).scalar_one()
     numbered = enumerate((*judgement.rules, *judgement.quotas))
@@ -187,9 +232,8 @@ def _write_verdicts(connection: Connection, plan_id: int, judged_people: Select)
 
 
 def _freeze(
-    connection: Connection, judgement: Judgement, plan_id: int, people: Select, slots: Sequence[Slots]
+    connection: Connection, judgement: Judgement, plan_id: int, audience_size: int, slots: Sequence[Slots]
 ) -> Plan:
-    audience_size = connection.execute(select(func.count()).select_from(people.subquery())).scalar_one()
     draft = stored_plan(connection, plan_id)
     judged = sum(draft.counts.values())
     if judged != audience_size:
@@ -199,9 +243,7 @@ def _freeze(
     values: dict[str, Any] = {
         "audience": audience_size,
         "hash": stored_hash(connection, draft),
-        "summary": summary(
-            connection, judgement.config, judgement.campaign, judgement.occurrence, draft.counts, slots
-        ),
+        "summary": summary(connection, judgement, draft.counts, slots),
     }
     connection.execute(update(plans).where(plans.c.plan_id == plan_id).values(values))
     return replace(draft, **values)
@@ -229,6 +271,8 @@ def stored_plan(connection: Connection, plan_id: int) -> Plan:
         already_applied=row.status == "applied",
         summary=row.summary,
         approved_by=row.approved_by or approved_by(connection, plan_id, row.hash),
+        channel=row.channel,
+        fallback_of=row.fallback_of,
     )
 
 

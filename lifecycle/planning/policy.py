@@ -8,9 +8,27 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Select, and_, case, exists, literal, or_, select
 
 from lifecycle.customers.consent import counts_at
-from lifecycle.db.schema import consents, customers, messages, orders
+from lifecycle.db.schema import consents, customers, inbound_messages, messages, orders
 from lifecycle.planning.judgement import Judgement, candidates, standing
-from lifecycle.settings.policies import Forbid, OncePerOrder, forbidding, once_per_order, personal
+from lifecycle.settings.policies import (
+    Forbid,
+    Needs,
+    OncePerOrder,
+    forbidding,
+    needs,
+    once_per_order,
+    personal,
+    serves,
+)
+
+OTHER_SHOPS = "channel_not_of_shop"
+"""The rule of people whose shop the channel does not send for."""
+
+
+def not_served(judgement: Judgement) -> Select:
+    """People whose shop the channel does not send for."""
+    shops = judgement.config.shops.values()
+    return _of_shops({shop.name: OTHER_SHOPS for shop in shops if not serves(judgement.channel, shop)})
 
 
 def forbidden_by_pack(judgement: Judgement) -> Select:
@@ -50,7 +68,31 @@ def review_window(judgement: Judgement) -> Select:
     return people.where(~or_(*open_windows)) if rules else people
 
 
-policy_reasons: tuple[Callable[[Judgement], Select], ...] = (forbidden_by_pack, forbidden_to_person, review_window)
+def unmet_needs(judgement: Judgement) -> Select:
+    """People for whom the message lacks something that a rule of their shop or of the channel asks for; the first
+    such rule, as policies.missing has it. How long a text may be is checked where it is written."""
+    shops_of: dict[Needs, list[str]] = {}
+    for shop in judgement.config.shops.values():
+        for rule in needs(shop, judgement.campaign.purpose, judgement.channel_kind):
+            shops_of.setdefault(rule, []).append(shop.name)
+    unmet = [
+        (and_(candidates.c.shop.in_(shops), lacking), literal(rule.name))
+        for rule, shops in shops_of.items()
+        if (lacking := _lacking(rule, judgement)) is not None
+    ]
+    if not unmet:
+        return _of_shops({})
+    each = select(candidates.c.customer_id, case(*unmet).label("rule")).where(standing).subquery("each")
+    return select(each.c.customer_id, literal("policy"), each.c.rule).where(each.c.rule.is_not(None))
+
+
+policy_reasons: tuple[Callable[[Judgement], Select], ...] = (
+    not_served,
+    forbidden_by_pack,
+    forbidden_to_person,
+    review_window,
+    unmet_needs,
+)
 
 
 def _of_shops(rules: Mapping[str, str]) -> Select:
@@ -69,11 +111,11 @@ def _conditions(rule: Forbid, judgement: Judgement) -> Iterator[ColumnElement[bo
     if rule.phone_country:
         yield or_(customers.c.country.is_(None), customers.c.country == rule.phone_country)
     if rule.unless_bases:
-        yield ~_agreed(rule, judgement)
+        yield ~_agreed(judgement, _topic(judgement), consents.c.basis.in_(rule.unless_bases))
 
 
-def _agreed(rule: Forbid, judgement: Judgement) -> ColumnElement[bool]:
-    """The person's shop was given consent on one of the rule's bases that still counts.
+def _agreed(judgement: Judgement, *to: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The person's shop was given consent, on the channel and as `to` says, that still counts.
 
     By person and not from the consents as they count, because these are few people among all.
     """
@@ -88,9 +130,8 @@ def _agreed(rule: Forbid, judgement: Judgement) -> ColumnElement[bool]:
         consents.c.customer_id == candidates.c.customer_id,
         consents.c.shop == candidates.c.shop,
         consents.c.channel == judgement.channel_kind,
-        consents.c.topic == judgement.campaign.topic,
         consents.c.status == "granted",
-        consents.c.basis.in_(rule.unless_bases),
+        *to,
         counts_at(at),
         ~later,
     )
@@ -112,4 +153,49 @@ def _may_be_asked(rule: OncePerOrder, judgement: Judgement) -> ColumnElement[boo
         orders.c.delivered_at >= judgement.at - timedelta(days=rule.latest_days),
         orders.c.delivered_at <= judgement.at - timedelta(days=rule.earliest_days),
         ~asked,
+    )
+
+
+def _lacking(rule: Needs, judgement: Judgement) -> ColumnElement[bool] | None:
+    """That a candidate's message does not meet the rule; None where it always does."""
+    lacks = [~has for need in rule.needs if (has := _has(need, judgement)) is not None]
+    if rule.ordered_within_days:
+        lacks.append(~_ordered_within(timedelta(days=rule.ordered_within_days), judgement))
+    if not lacks:
+        return None
+    if rule.open_window_hours:
+        return and_(~_wrote_within(timedelta(hours=rule.open_window_hours), judgement), or_(*lacks))
+    return or_(*lacks)
+
+
+def _has(need: str, judgement: Judgement) -> ColumnElement[bool] | None:
+    """None where everybody who is still standing has it."""
+    if need == "template":
+        return None if judgement.approved is None else candidates.c.locale.in_(sorted(judgement.approved))
+    if judgement.asks_consent:  # the reason no_consent has left nobody without
+        return None
+    about = (_topic(judgement),) if need == "consent" else ()  # an opt-in says that the shop may write at all
+    return _agreed(judgement, *about)
+
+
+def _topic(judgement: Judgement) -> ColumnElement[bool]:
+    return consents.c.topic == judgement.campaign.topic
+
+
+def _wrote_within(window: timedelta, judgement: Judgement) -> ColumnElement[bool]:
+    return exists().where(
+        inbound_messages.c.address_hash == candidates.c.address_hash,
+        inbound_messages.c.channel == judgement.channel_kind,
+        inbound_messages.c.received_at >= judgement.at - window,
+        inbound_messages.c.received_at <= judgement.at,
+    )
+
+
+def _ordered_within(window: timedelta, judgement: Judgement) -> ColumnElement[bool]:
+    return exists().where(
+        orders.c.customer_id == candidates.c.customer_id,
+        orders.c.shop == candidates.c.shop,
+        orders.c.status.not_in(("cancelled", "returned")),
+        orders.c.ordered_at >= judgement.at - window,
+        orders.c.ordered_at <= judgement.at,
     )

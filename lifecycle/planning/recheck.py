@@ -56,12 +56,14 @@ def rechecked(connection: Connection, config: Config, plan_id: int, *, now: date
 def judgement_of(connection: Connection, config: Config, plan_id: int, *, now: datetime) -> Judgement:
     """Of a plan's people at `now`, by the campaign as it was planned; without caps and quotas."""
     plan = connection.execute(select(plans).where(plans.c.plan_id == plan_id)).one()
+    approved = (plan.summary or {}).get("approved")
     return Judgement(
         config,
         Campaign.model_validate(plan.definition),
         plan.occurrence,
         at=now,
         since=newest_build(connection, until=plan.as_of),
+        approved=None if approved is None else frozenset(approved),
     )
 
 

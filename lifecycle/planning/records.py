@@ -70,6 +70,10 @@ class Plan:
     summary: Mapping[str, Any] | None = None
     """What else was found, as `guards.summary` says."""
     approved_by: str | None = None
+    channel: str = ""
+    """By which it goes out."""
+    fallback_of: int | None = None
+    """The plan whose unreachable people it is for."""
 
     @property
     def messages(self) -> int:
@@ -84,7 +88,7 @@ class Plan:
         return tuple((self.summary or {}).get("needs_approval", ()))
 
     def sentence(self) -> str:
-        what = f"{self.campaign} of {self.occurrence}"
+        what = f"{self.campaign} of {self.occurrence}" + (f" by {self.channel}" if self.fallback_of else "")
         if self.already_applied:
             return f"{what} was applied before, as plan {self.plan_id}"
         others = [f"{count:,} {verdict}" for verdict, count in self.counts.items() if verdict not in TO_SEND]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, FromClause, case, insert, select
 
+from lifecycle.customers.handles import address_hash_of
 from lifecycle.db.arrays import EPOCH, NULL, arrays
 from lifecycle.db.bulk import load_numbers
 from lifecycle.db.engine import analyze
@@ -65,8 +66,9 @@ class Stored:
         analyze(self._connection, contenders)
         names = case(dict(enumerate(self._judgement.config.shops)), value=contenders.c.shop)
         same = customers.c.customer_id == contenders.c.customer_id
+        address_hash = address_hash_of(self._judgement.channel_kind, customers.c.customer_id, names)
         return (
-            select(contenders.c.customer_id, names.label("shop"), customers.c.email_hash.label("address_hash"))
+            select(contenders.c.customer_id, names.label("shop"), address_hash.label("address_hash"))
             .join_from(contenders, customers, same)
             .subquery("people")
         )

@@ -12,16 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, Select, case, func, insert, select
+from sqlalchemy import Connection, Select, func, insert, select
 
 from lifecycle.customers.consent import ConsentLaw
+from lifecycle.customers.handles import address_hash_of
 from lifecycle.db.engine import analyze
 from lifecycle.db.schema import customers, plans
 from lifecycle.planning.audience import audience
 from lifecycle.planning.contest import Contender, contest, nearest, on_dates
 from lifecycle.planning.counting import concerns
 from lifecycle.planning.judgement import Judgement, candidates, decided, work_tables
-from lifecycle.planning.policy import policy_reasons
+from lifecycle.planning.policy import policy_reasons, unmet_needs
 from lifecycle.planning.quiet import quiet_hours
 from lifecycle.planning.reasons import held_out, no_address, no_consent, ordered_since, suppressed, unknown_shop
 from lifecycle.planning.records import Slots
@@ -79,11 +80,13 @@ def judged(
 
 @contextmanager
 def reconsidered(connection: Connection, people: Select, judgement: Judgement) -> Iterator[None]:
-    """Of people who were to be written to, put into `decided` those whose reason is gone, and those for whom it is
-    night at `judgement.at`. Consent and suppression are asked of each message when it leaves."""
+    """Of people who were to be written to, put into `decided` those whose reason is gone, those to whom such a
+    message can no longer be sent, because a window has closed, and those for whom it is night at `judgement.at`.
+    Consent and suppression are asked of each message when it leaves."""
     with _work_tables(connection):
-        connection.execute(insert(candidates).from_select([c.name for c in candidates.c], _known(people)))
+        _fill(connection, people, judgement)
         _insert(connection, ordered_since(judgement))
+        _insert(connection, unmet_needs(judgement))
         _insert(connection, quiet_hours(connection, judgement, quiet_hours_of))
         yield
 
@@ -134,7 +137,10 @@ def _share_slots(judgement: Judgement, other: Campaign) -> bool:
 
 def _is_done(connection: Connection, judgement: Judgement, other: Campaign) -> bool:
     query = select(plans.c.plan_id).where(
-        plans.c.campaign == other.name, plans.c.status == "applied", plans.c.occurrence == judgement.occurrence
+        plans.c.campaign == other.name,
+        plans.c.occurrence == judgement.occurrence,
+        plans.c.channel == other.channel,
+        plans.c.status == "applied",
     )
     return connection.execute(query).scalar() is not None
 
@@ -160,7 +166,7 @@ def ask(
 
     `over` makes of a reason the same over other tables than the stored ones.
     """
-    connection.execute(insert(candidates).from_select([c.name for c in candidates.c], _known(people)))
+    _fill(connection, people, judgement)
     analyze(connection, candidates)
     for reason in _REASONS:
         _insert(connection, over(reason(judgement)))
@@ -178,13 +184,14 @@ def _work_tables(connection: Connection) -> Iterator[None]:
     work_tables.drop_all(connection, checkfirst=False)
 
 
-def _known(people: Select) -> Select:
+def _fill(connection: Connection, people: Select, judgement: Judgement) -> None:
     """`people` with what the reasons ask about each: address_hash, country and seed."""
     person = people.subquery("person")
-    address_hash = case((customers.c.email.is_not(None), customers.c.email_hash))
-    return select(person, address_hash, customers.c.country, customers.c.seed).join_from(
+    address_hash = address_hash_of(judgement.channel_kind, customers.c.customer_id, person.c.shop)
+    known = select(person, address_hash, customers.c.country, customers.c.seed).join_from(
         person, customers, customers.c.customer_id == person.c.customer_id
     )
+    connection.execute(insert(candidates).from_select([column.name for column in candidates.c], known))
 
 
 def _law() -> ConsentLaw:

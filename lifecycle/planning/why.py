@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, case, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, case, func, literal, select
 
 from lifecycle.addresses import email_key
+from lifecycle.customers.handles import address_hash_of
 from lifecycle.customers.suppression import active_suppressions
 from lifecycle.db.engine import reading
 from lifecycle.db.schema import cap_rules, customers, identities, messages, plans, segment_members, verdicts
@@ -71,8 +72,10 @@ def _planned(
 ) -> Iterator[tuple[datetime, str]]:
     """For each campaign's date the plan that counts: when it was made, and the sentence."""
     applied_first = (case((plans.c.status == "applied", 0), else_=1), plans.c.plan_id.desc())
-    choice = func.row_number().over(partition_by=(plans.c.campaign, plans.c.occurrence), order_by=applied_first)
-    context = [plans.c[name] for name in ("campaign", "occurrence", "status", "as_of", "created_at")]
+    same = (plans.c.campaign, plans.c.occurrence, plans.c.channel)
+    choice = func.row_number().over(partition_by=same, order_by=applied_first)
+    names = ("campaign", "occurrence", "channel", "fallback_of", "status", "as_of", "created_at", "summary")
+    context = [plans.c[name] for name in names]
     judged = (
         select(verdicts, *context, choice.label("choice"))
         .join_from(verdicts, plans, plans.c.plan_id == verdicts.c.plan_id)
@@ -85,11 +88,12 @@ def _planned(
     chosen = judged.subquery("chosen")
     for row in connection.execute(select(chosen).where(chosen.c.choice == 1)).all():
         draft = "" if row.status == "applied" else f" (plan {row.plan_id}, not applied)"
-        yield row.created_at, f"{row.campaign} of {row.occurrence}{draft}: {_outcome(connection, row)}."
+        by = f" by {row.channel}" if row.fallback_of else ""
+        yield row.created_at, f"{row.campaign} of {row.occurrence}{by}{draft}: {_outcome(connection, row)}."
 
 
 def _outcome(connection: Connection, row: Row[Any]) -> str:
-    """What a verdict came to. row: of `verdicts`, with its plan's campaign, status, as_of, created_at."""
+    """What a verdict came to. row: of `verdicts`, with its plan's status, as_of, created_at and summary."""
     if row.verdict not in TO_SEND:
         written = "not sent" if row.status == "applied" else "would not be sent"
         return f"{written}, {_reason(connection, row).words()}"
@@ -108,7 +112,7 @@ def _reason(connection: Connection, row: Row[Any]) -> Reason:
     judged_at = max(row.as_of, row.created_at)
     known: dict[str, Any] = {}
     if row.verdict == "suppressed":
-        known["since"] = _suppressed_since(connection, row.customer_id, row.rule, judged_at)
+        known["since"] = _suppressed_since(connection, row, judged_at)
     elif row.verdict in ("capped", "lost_to", "quota"):
         query = select(cap_rules.c.definition).where(
             cap_rules.c.plan_id == row.plan_id, cap_rules.c.rule == row.rule
@@ -122,14 +126,21 @@ def _reason(connection: Connection, row: Row[Any]) -> Reason:
     return Reason(row.verdict, row.rule, row.shop, frees_at=row.frees_at, lost_to=row.lost_to, **known)
 
 
-def _suppressed_since(connection: Connection, customer_id: int, reason: str, at: datetime) -> datetime | None:
+def _suppressed_since(connection: Connection, row: Row[Any], at: datetime) -> datetime | None:
     ban = active_suppressions(at).subquery("ban")
-    query = (
-        select(func.max(ban.c.occurred_at))
-        .join_from(customers, ban, ban.c.address_hash == customers.c.email_hash)
-        .where(customers.c.customer_id == customer_id, ban.c.reason == reason)
+    query = select(func.max(ban.c.occurred_at)).where(
+        ban.c.address_hash == _address_hash(row), ban.c.channel == _kind(row), ban.c.reason == row.rule
     )
     return connection.execute(query).scalar()
+
+
+def _kind(row: Row[Any]) -> str:
+    """Of the plan's channel; earlier ones were all e-mail."""
+    return str((row.summary or {}).get("channel_kind", "email"))
+
+
+def _address_hash(row: Row[Any]) -> ColumnElement[str | None]:
+    return address_hash_of(_kind(row), literal(row.customer_id), literal(row.shop))
 
 
 def _fillers(connection: Connection, row: Row[Any], cap: CapRule, at: datetime) -> list[Filler]:
@@ -147,8 +158,7 @@ def _fillers(connection: Connection, row: Row[Any], cap: CapRule, at: datetime) 
         messages.c.state.in_(COUNTED_STATES),
     )
     if cap.scope == "address":
-        mine = select(customers.c.email_hash).where(customers.c.customer_id == row.customer_id)
-        query = query.where(messages.c.address_hash == mine.scalar_subquery())
+        query = query.where(messages.c.address_hash == _address_hash(row))
     else:
         query = query.where(messages.c.customer_id == row.customer_id)
     if cap.scope == "customer_and_shop":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lifecycle.planning.policy import OTHER_SHOPS
 from lifecycle.settings.models import CapRule, Counting, Quota
 from lifecycle.settings.policies import policies
 
@@ -16,6 +17,7 @@ _SUPPRESSIONS = {
     "unsubscribe": "they unsubscribed",
     "complaint": "they reported a message as spam",
     "hard_bounce": "their address bounced",
+    "soft_bounce": "mails to their address came back again and again, so that it rests",
     "manual": "they were blocked by hand",
 }
 
@@ -62,7 +64,10 @@ def message_words(message: Any) -> str:
     left_at = moment(message.sent_at or message.send_at)
     match message.state:
         case "accepted":
-            return f"sent at {left_at} {written}, accepted by the mail server"
+            taker = (
+                "the mail server" if message.mailbox_provider or message.channel == "email" else message.channel
+            )
+            return f"sent at {left_at} {written}, accepted by {taker}"
         case "unknown":
             return (
                 f"on its way at {left_at} {written} when contact was lost; it may have arrived and is not sent "
@@ -78,6 +83,10 @@ def message_words(message: Any) -> str:
 
 
 def _no_address(reason: Reason) -> str:
+    if reason.rule == "phone":
+        return "no telephone number is known that messages can be sent to"
+    if reason.rule == "account":
+        return f"no account of theirs at {reason.shop} is known that messages can be sent to"
     return "no e-mail address is known that mail can be sent to"
 
 
@@ -100,6 +109,8 @@ def _no_consent(reason: Reason) -> str:
 def _policy(reason: Reason) -> str:
     if reason.rule == "unknown_shop":
         return f"{reason.shop}, the shop of their newest order, is not in config/shops.yaml"
+    if reason.rule == OTHER_SHOPS:
+        return f"the channel does not send for {reason.shop}"
     if reason.rule == "no_common_hour":
         return "there is no hour outside of the quiet hours in all the time zones where they may be"
     rule = next((each for each in policies().rules if each.name == reason.rule), None)

@@ -77,7 +77,7 @@ def _order(ref: Ref, changed_at: Any) -> OrderRow:
         total=Decimal(ref.version + 1),
         country="GB" if ref.row_id == "6" else ("FR", "US")[ref.version % 2],
         region=(None, "CA", "IDF")[(ref.version + ord(ref.row_id)) % 3],
-        phone="(415) 555-2671" if ref.row_id == "4" else None,
+        phone="(415) 555-2671" if ref.row_id in "456" else None,
         lines=[line(quantity=number + 1) for number in range(VERSIONS - ref.version)],
         refunds=[refund()] if ref.version == 2 else [],
     )
@@ -90,6 +90,7 @@ def state(engine: Engine) -> dict[str, set[tuple[Any, ...]]]:
         "email_key",
         "email_hash",
         "phone",
+        "phone_hash",
         "name",
         "country",
         "region",
@@ -107,7 +108,9 @@ def state(engine: Engine) -> dict[str, set[tuple[Any, ...]]]:
     ]
     counting = effective_consent(NOW).subquery()
     queries = {
-        "identities": select(identities.c.shop, identities.c.platform_customer_id, *person).join(customers),
+        "identities": select(
+            identities.c.shop, identities.c.platform_customer_id, identities.c.handle_hash, *person
+        ).join(customers),
         "people": select(*person),
         "orders": select(*order_columns, *person).outerjoin_from(orders, customers),
         "lines": select(orders.c.shop, orders.c.order_id, *order_lines.c[1:]).join_from(orders, order_lines),

@@ -420,7 +420,7 @@ def test_who_says_no_after_the_question_has_not_confirmed(
 ):
     who = add_person(engine)
     with writing(engine) as connection:
-        connection.execute(customers.update().values(email_hash="hers"))
+        connection.execute(customers.update().values(email="ann@example.com", email_hash="hers"))
         told = {"occurred_at": no_at, "recorded_at": no_at, "evidence": "one click"}
         if says_no == "withdraws":
             withdraw(connection, who, *WHO, source="web", **told)

@@ -182,8 +182,9 @@ def test_what_is_wrong_is_lifted_by_somebody_with_a_name_and_a_reason(connection
     assert banned(connection) and not banned(connection, "harbour")
     assert lift_many(connection, "hard_bounce", address_hashes=[ANN, "another"], **told) == 1
     assert not banned(connection) and banned(connection, as_of=day(5))
-    noted = connection.scalars(select(suppressions.c.evidence).order_by(suppressions.c.suppression_id)).all()
-    assert noted[0] == "outage of 2026-01-25; lifted by Ada: their server's fault"
+    columns = (suppressions.c.evidence, suppressions.c.lifted_by, suppressions.c.lifted_note)
+    noted = connection.execute(select(*columns).order_by(suppressions.c.suppression_id)).first()
+    assert noted == ("outage of 2026-01-25", "Ada", "their server's fault")
     assert ban(connection, "hard_bounce", at=day(5), evidence="no such user", shop="atlas") == 1
     assert banned(connection), "what is reported again after that holds again"
 
@@ -215,6 +216,25 @@ def test_lifting_needs_a_name_a_reason_and_a_choice(
     told = {"reason": "manual", "channel": "email", "lifted_by": "Ada", "note": "?", "evidence": "x", "at": BEGIN}
     with pytest.raises(UsageError, match=said):
         lift_many(connection, **(told | changes))
+
+
+@pytest.mark.parametrize("channel", ["whatsapp", "messenger"])
+def test_an_opt_in_lifts_what_the_person_told_this_channel(engine: Engine, config: Config, channel: str) -> None:
+    """By the number or the account at this shop; somebody else's, and the same person's mail, stay suppressed."""
+    row = {"phone": "+33612345678", "updated_at": day(1)}
+    take_unchecked(engine, config, [customer("C1", "ann@example.com", **row), customer("C2", updated_at=day(1))])
+    labels = {"whatsapp": ("whatsapp", "+33612345678"), "messenger": ("handle", "atlas:C1")}
+    theirs, other = address_hash(SECRET, *labels[channel]), address_hash(SECRET, "handle", "atlas:C2")
+    with engine.begin() as connection:
+        told = {"evidence": "STOP", "occurred_at": day(2), "recorded_at": day(2)}
+        suppress(connection, [theirs, other], "unsubscribe", channel=channel, **told)
+        suppress(connection, [ANN], "unsubscribe", channel="email", **told)
+    agreed = replace(fact(day(3)), channel=channel)
+    take_unchecked(engine, config, [customer("C1", "ann@example.com", **row | {"updated_at": day(4)},
+                                             consents=[agreed])], now=day(5))  # fmt: skip
+    with engine.begin() as connection:
+        held = connection.execute(active_suppressions().order_by(suppressions.c.suppression_id)).all()
+    assert [row.address_hash for row in held] == [other, ANN]
 
 
 def test_a_suppression_outlives_an_erasure(engine: Engine, config: Config) -> None:

@@ -14,8 +14,10 @@ from lifecycle.db.schema import (
     consents,
     customer_metrics,
     customers,
+    identities,
     messages,
     metadata,
+    orders,
     segment_members,
     segment_runs,
     suppressions,
@@ -36,6 +38,22 @@ SEEDS = [
 """In no hold-out below a half."""
 
 
+MORE_CHANNELS: list[dict[str, Any]] = [
+    {"name": "whatsapp", "kind": "whatsapp", "phone_number_id": "1", "token_env": "X"},
+    {"name": "messenger", "kind": "messenger", "page_id": "1", "token_env": "X"},
+    {"name": "webhook", "kind": "webhook", "url": "http://localhost", "secret_env": "X"},
+    {"name": "aliexpress", "kind": "aliexpress_messages"}
+    | dict.fromkeys(("app_key_env", "app_secret_env", "token_env"), "X"),
+    {"name": "ebay", "kind": "ebay_messages"}
+    | dict.fromkeys(("client_id_env", "client_secret_env", "refresh_token_env"), "X"),
+    {"name": "tiktok", "kind": "tiktok_engagement", "shop_cipher": "X"}
+    | dict.fromkeys(("app_key_env", "app_secret_env", "token_env"), "X"),
+    {"name": "amazon", "kind": "amazon_messaging", "marketplace_id": "X"}
+    | dict.fromkeys(("client_id_env", "client_secret_env", "refresh_token_env"), "X"),
+]
+"""One of each kind but e-mail, named in short."""
+
+
 def clear(engine: Engine) -> None:
     with writing(engine) as connection:
         for table in reversed(metadata.sorted_tables):
@@ -44,6 +62,65 @@ def clear(engine: Engine) -> None:
 
 def hashed(customer_id: int) -> str:
     return address_hash(SECRET, "email", f"c{customer_id}@example.com")
+
+
+def phone(customer_id: int) -> str:
+    return f"+3361{customer_id:07}"
+
+
+def phone_hashed(customer_id: int) -> str:
+    return address_hash(SECRET, "whatsapp", phone(customer_id))
+
+
+def handle_hashed(customer_id: int, shop: str = "atlas") -> str:
+    return address_hash(SECRET, "handle", f"{shop}:b{customer_id}")
+
+
+def address_hashed(channel: str, customer_id: int, shop: str = "atlas") -> str:
+    """As a channel of the test's config has it."""
+    found = {"email": hashed(customer_id), "whatsapp": phone_hashed(customer_id)}
+    return found.get(channel, handle_hashed(customer_id, shop))
+
+
+def add_addresses(engine: Engine, ids: Iterable[int], shops: Mapping[int, str] | None = None) -> None:
+    """A telephone number, an account at their shop and an order there, for people who have none yet."""
+    shops, at = shops or {}, NOW - 10 * DAY
+    rows = [(i, shops.get(i, "atlas")) for i in ids]
+    accounts = [
+        {
+            "shop": shop,
+            "platform_customer_id": f"b{i}",
+            "customer_id": i,
+            "linked_by": "platform_id",
+            "linked_at": at,
+            "handle_hash": handle_hashed(i, shop),
+        }
+        for i, shop in rows
+    ]
+    with writing(engine) as connection:
+        for i, _ in rows:
+            values = {"phone": phone(i), "phone_hash": phone_hashed(i)}
+            connection.execute(update(customers).where(customers.c.customer_id == i).values(values))
+        connection.execute(insert(identities), accounts)
+        connection.execute(insert(orders), [an_order(i, shop, at) for i, shop in rows])
+
+
+def an_order(customer_id: int, shop: str, at: datetime, **columns: Any) -> dict[str, Any]:
+    return {
+        "order_id": f"{customer_id} {at.isoformat()}",
+        "customer_id": customer_id,
+        "shop": shop,
+        "ordered_at": at,
+        "delivered_at": at,
+        "updated_at": NOW,
+        "landed_at": NOW,
+        "status": "paid",
+        "currency": "EUR",
+        "total_minor": 1,
+        "total_base_minor": 1,
+        "line_count": 1,
+        "content_hash": "",
+    } | columns
 
 
 def add_people(
@@ -184,6 +261,24 @@ def verdict_rows(engine: Engine, plan_id: int) -> dict[int, Any]:
     with reading(engine) as connection:
         rows = connection.execute(select(verdicts).where(verdicts.c.plan_id == plan_id))
         return {row.customer_id: row for row in rows}
+
+
+MARKETPLACES = ("amazon", "ebay", "aliexpress", "tiktok")
+
+
+def selling_everywhere(changed: Callable[..., Config], campaign: Mapping[str, Any]) -> Config:
+    """Shops atlas, harbour and one of each marketplace, named like it; a channel of every kind; one campaign,
+    without caps and hold-outs."""
+    project = changed()
+    shops = project.shops_file.model_dump()["shops"]
+    more = [shops[0] | {"platform": "file", "name": name, "marketplace": name} for name in MARKETPLACES]
+    [winback] = [each for each in project.campaigns_file.model_dump()["campaigns"] if each["name"] == "winback"]
+    return changed(
+        shops_file={"shops": [*shops, *more]},
+        channels_file={"channels": [*project.channels_file.model_dump()["channels"], *MORE_CHANNELS]},
+        campaigns_file={"global_hold_out": 0, "campaigns": [winback | {"hold_out": 0} | campaign]},
+        caps_file={"caps": []},
+    )
 
 
 def with_caps(changed: Callable[..., Config], *caps: Mapping[str, Any], **campaigns: Any) -> Config:

@@ -18,6 +18,8 @@ from lifecycle.planning.policy import forbidden_by_pack, forbidden_to_person, po
 from lifecycle.settings import Config
 from tests.planning.people import (
     DAY,
+    MARKETPLACES,
+    MORE_CHANNELS,
     NOW,
     SEEDS,
     add_consents,
@@ -32,16 +34,7 @@ from tests.planning.people import (
 )
 
 TICK = timedelta(microseconds=1)
-MARKETPLACES = ("amazon", "ebay", "aliexpress", "tiktok")
 Reason = Callable[[Judgement], Select]
-
-
-class ByWhatsApp(Judgement):
-    """A channel of this kind cannot be configured yet."""
-
-    @property
-    def channel_kind(self) -> str:
-        return "whatsapp"
 
 
 def selling_at(changed: Callable[..., Config], **campaigns: Any) -> Config:
@@ -51,13 +44,15 @@ def selling_at(changed: Callable[..., Config], **campaigns: Any) -> Config:
     by_file = shops[0] | {"platform": "file"}
     more = [by_file | {"name": name, "marketplace": name} for name in MARKETPLACES]
     return changed(
+        channels_file={"channels": [*config.channels_file.model_dump()["channels"], *MORE_CHANNELS]},
         shops_file={"shops": [*shops, *more, by_file | {"name": "till"}]},
         campaigns_file=config.campaigns_file.model_dump(),
     )
 
 
-def judgement(config: Config, at: datetime = NOW, kind: type[Judgement] = Judgement) -> Judgement:
-    return kind(config=config, campaign=config.campaign("winback"), occurrence="2026-11-22", at=at)
+def judgement(config: Config, at: datetime = NOW, channel: str = "email") -> Judgement:
+    campaign = config.campaign("winback").model_copy(update={"channel": channel})
+    return Judgement(config, campaign, occurrence="2026-11-22", at=at)
 
 
 def reasons(
@@ -138,7 +133,7 @@ def test_relay_addresses_get_no_marketing_from_any_shop(
     assert {addresses[i]: rule for i, rule in found.items()} == {
         address: rule for address, rule in ADDRESSES.items() if rule and counts
     }
-    assert reasons(engine, judgement(about.config, kind=ByWhatsApp), shops, [forbidden_to_person]) == {}
+    assert reasons(engine, judgement(about.config, channel="whatsapp"), shops, [forbidden_to_person]) == {}
 
 
 def consents_are_soft(engine: Engine) -> None:
@@ -196,11 +191,11 @@ def test_marketing_by_whatsapp_spares_american_numbers(engine: Engine, changed: 
         change(engine, customers, customers.c.customer_id == i, phone=phone, country=country)
     shops = dict.fromkeys(people, "atlas")
     config = selling_at(changed)
-    found = reasons(engine, judgement(config, kind=ByWhatsApp), shops)
+    found = reasons(engine, judgement(config, channel="whatsapp"), shops, [forbidden_to_person])
     assert found == {i: "whatsapp_no_marketing_to_us" for i, (_, _, american) in people.items() if american}
     assert reasons(engine, judgement(config), shops) == {}
     serving = selling_at(changed, purpose="transactional")
-    assert reasons(engine, judgement(serving, kind=ByWhatsApp), shops) == {}
+    assert reasons(engine, judgement(serving, channel="whatsapp"), shops, [forbidden_to_person]) == {}
 
 
 def test_everybody_has_one_reason_and_the_settled_are_not_asked_again(

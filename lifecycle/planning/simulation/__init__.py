@@ -10,5 +10,7 @@ What a simulation is not:
 - Quiet hours are left out: who would have been held until the morning got the message on the same day.
 - What a message is worth is estimated once, as of the first day, and stays.
 - From the first day on only simulated messages count for caps and quotas; the ledger's own count before it.
+- Channels to fall back to are left out: nobody knows whom a simulated message would not have reached. Templates
+  count as approved, and caps by address look at e-mail addresses only.
 - Addresses, countries and whether somebody is there at all are those of today.
 """

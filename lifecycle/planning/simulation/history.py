@@ -8,9 +8,10 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Select, case, delete, insert, literal, select, union
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, insert, literal, select, union
 
 from lifecycle.customers.consent import months_later
+from lifecycle.customers.handles import holders
 from lifecycle.db.arrays import arrays
 from lifecycle.db.engine import analyze
 from lifecycle.db.schema import Instant, consents, customer_metrics, customers, microseconds, orders, suppressions
@@ -73,7 +74,8 @@ class History:
         self.members_when_built = Membership(spans, people.ids, [day.since for day in days])
         self.shop = np.full(len(people.ids), NO_SHOP, dtype=np.int64)
         self._moves = _Shops(connection, config, self, stored=stored).moves()
-        self.changed = _changed(connection, self)
+        kinds = sorted({channel.kind for channel in config.channels.values()})
+        self.changed = _changed(connection, self, kinds)
         """By day: for whom there may be other reasons not to write than on the day before; known up to today."""
 
     def step(self, number: int) -> None:
@@ -169,18 +171,20 @@ class _Shops:
         return arrays(self._connection, select(*(c for c in rows.c if c.name != "last_shop"), shop))
 
 
-def _changed(connection: Connection, history: History) -> list[Places]:
+def _changed(connection: Connection, history: History, kinds: Iterable[str]) -> list[Places]:
     """For whom, on each day, consent, suppression or order may say something else than on the day before."""
     people, days = history.people, history.days
     parts: list[tuple[Places, Places]] = []
-    for customer_id, number in _moments(connection, days):
+    for customer_id, number in _moments(connection, days, kinds):
         known, places = people.find(customer_id)
         parts.append((number[known], places))
     number, places = (np.concatenate(each) for each in zip(*parts, strict=True))
     return [np.unique(each) for each in by_day(number, places, len(days))]
 
 
-def _moments(connection: Connection, days: Sequence[Day]) -> Iterator[tuple[NDArray[np.int64], Places]]:
+def _moments(
+    connection: Connection, days: Sequence[Day], kinds: Iterable[str]
+) -> Iterator[tuple[NDArray[np.int64], Places]]:
     """customer_id and the number of the first day that sees a change; unknown instants are before them all."""
     at, since = in_microseconds([day.at for day in days]), in_microseconds([day.since for day in days])
     said = consents.c
@@ -191,12 +195,13 @@ def _moments(connection: Connection, days: Sequence[Day]) -> Iterator[tuple[NDAr
         too_old = in_microseconds([months_later(day.at, -12 * (years or 0)) for day in days])
         yield found["customer_id"], np.searchsorted(too_old, found["occurred_at"])
     ban = suppressions.c
-    query = select(customers.c.customer_id, ban.occurred_at, ban.recorded_at, ban.lifted_at)
-    found = arrays(
-        connection, query.join_from(customers, suppressions, ban.address_hash == customers.c.email_hash)
-    )
-    for name in ("occurred_at", "recorded_at", "lifted_at"):
-        yield found["customer_id"], np.searchsorted(at, found[name])
+    for kind in kinds:
+        person = holders(kind)
+        query = select(person.c.customer_id, ban.occurred_at, ban.recorded_at, ban.lifted_at, ban.expires_at)
+        theirs = and_(ban.address_hash == person.c.address_hash, ban.channel == kind)
+        found = arrays(connection, query.join_from(person, suppressions, theirs))
+        for name in ("occurred_at", "recorded_at", "lifted_at", "expires_at"):
+            yield found["customer_id"], np.searchsorted(at, found[name])
     bought = select(orders.c.customer_id, orders.c.ordered_at).where(
         orders.c.customer_id.is_not(None),
         orders.c.status.in_(BOUGHT),

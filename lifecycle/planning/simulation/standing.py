@@ -36,7 +36,7 @@ from lifecycle.planning.simulation.history import History, Places
 from lifecycle.planning.verdicts import ask
 from lifecycle.settings import Config
 from lifecycle.settings.models import Campaign
-from lifecycle.settings.policies import once_per_order
+from lifecycle.settings.policies import needs, once_per_order
 
 _NOT_MEANT = -1
 
@@ -90,6 +90,7 @@ class Standing:
         self._connection, self._config, self._campaign = connection, config, campaign
         self._history, self._told, self._sent = history, told, sent
         self._asks_ledger = asks_ledger(config, campaign)
+        self._changes_daily = self._asks_ledger or has_windows(config, campaign)
         self._seen = 0
         self._to_ask = np.ones(len(people), dtype=bool)
         self._reason = np.zeros(len(people), dtype=np.int64)
@@ -103,7 +104,7 @@ class Standing:
         self._seen = day.number + 1
         self._segment = self._meant()
         meant = self._segment != _NOT_MEANT
-        if self._asks_ledger:
+        if self._changes_daily:
             self._to_ask[meant] = True
         whom = np.flatnonzero(meant & self._to_ask)
         if len(whom):
@@ -179,6 +180,16 @@ def asks_ledger(config: Config, campaign: Campaign) -> bool:
     """Whether a reason of its depends on what was sent, and on how long ago something was delivered."""
     kind = config.channels[campaign.channel].kind
     return any(once_per_order(shop, campaign.purpose, kind) is not None for shop in config.shops.values())
+
+
+def has_windows(config: Config, campaign: Campaign) -> bool:
+    """Whether a reason of its depends on how long ago somebody wrote to us or ordered."""
+    kind = config.channels[campaign.channel].kind
+    return any(
+        rule.open_window_hours or rule.ordered_within_days
+        for shop in config.shops.values()
+        for rule in needs(shop, campaign.purpose, kind)
+    )
 
 
 def fill_asked(connection: Connection, history: History, whom: Places) -> None:
