@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check bench up spark lock clean
+.PHONY: run test check chaos bench up spark lock clean
 
 run: $(VENV)/ready
 	$(BIN)/python -m sandbox run $(if $(INPUT),--input "$(INPUT)")
@@ -22,6 +22,10 @@ check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(TESTS_AT_A_TIME) --dist worksteal
+
+# Sending processes killed a thousand times, and a mail server that fails: the tests do the same for a minute.
+chaos: $(VENV)/ready
+	$(BIN)/python -m tests.ledger.chaos
 
 bench: $(VENV)/ready
 	-$(MAKE) $(PEERS)/ready

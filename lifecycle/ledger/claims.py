@@ -33,6 +33,17 @@ def is_orphan(claim: str) -> bool:
     return started is None or abs(started - int(parts[2])) > 2
 
 
+def is_here(claim: str) -> bool:
+    """Taken on this machine since it started, where its processes can be seen from here."""
+    return claim.rsplit(":", 3)[0] == _place()
+
+
+def same_boot(claim: str) -> bool:
+    """The claim was taken on this machine since it started, in whatever container."""
+    parts = claim.rsplit(":", 4)
+    return len(parts) == 5 and parts[1].partition(".")[0] == _place().rpartition(":")[2].partition(".")[0]
+
+
 def _started(process_id: int) -> float | None:
     """Seconds since 1970, or None for a process that is gone or only waits to be buried."""
     with suppress(psutil.NoSuchProcess):

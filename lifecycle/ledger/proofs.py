@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, exists, func, literal, or_, select
 
 from lifecycle.db.instants import plus_microseconds
 from lifecycle.db.schema import (
@@ -38,6 +38,7 @@ from lifecycle.planning.plan import stored_hash, stored_plan
 from lifecycle.planning.quotas import ramp_limit
 from lifecycle.planning.records import TO_SEND, Slots, slots_of
 from lifecycle.planning.windows import begins, length, microseconds_of
+from lifecycle.settings.channels import PLATFORM_KINDS
 from lifecycle.settings.models import Campaign, CapRule, Quota
 
 GRACE = timedelta(seconds=5)
@@ -52,6 +53,7 @@ _LEFT = ("sending", "accepted", "unknown")
 """States of a message that a person may have."""
 
 _EMAIL = "email"
+"""Of plans from before there were other channels."""
 """Consent and suppressions are by kind of channel; all there are so far are of this kind."""
 
 
@@ -220,7 +222,12 @@ def sent_to_suppressed(connection: Connection) -> Iterator[str]:
         suppressions,
         and_(
             said_no.address_hash == messages.c.address_hash,
-            said_no.channel == _EMAIL,
+            said_no.channel == bindparam("kind"),
+            or_(
+                said_no.expires_at.is_(None),
+                said_no.expires_at > messages.c.sent_at,
+                said_no.reason == "complaint",
+            ),
             or_(said_no.shop.is_(None), said_no.shop == messages.c.shop),
             said_no.purpose.in_(("all", messages.c.purpose)),
             said_no.recorded_at < messages.c.sent_at,
@@ -231,9 +238,11 @@ def sent_to_suppressed(connection: Connection) -> Iterator[str]:
             ),
         ),
     )
-    for row in connection.execute(query.where(messages.c.state.in_(_LEFT)).order_by(messages.c.message_id)):
-        if row.sent_at - max(row.recorded_at, row.occurred_at) > CONSENT_GRACE:
-            yield f"message {row.message_id}"
+    for (_, kind), plan_ids in _asked(connection).items():
+        sent = query.where(messages.c.plan_id.in_(plan_ids), messages.c.state.in_(_LEFT))
+        for row in connection.execute(sent.order_by(messages.c.message_id), {"kind": kind}):
+            if row.sent_at - max(row.recorded_at, row.occurred_at) > CONSENT_GRACE:
+                yield f"message {row.message_id}"
 
 
 def sent_after_withdrawal(connection: Connection) -> Iterator[str]:
@@ -248,13 +257,13 @@ def sent_after_withdrawal(connection: Connection) -> Iterator[str]:
         yes.c.recorded_at <= messages.c.sent_at,
         or_(yes.c.expires_at.is_(None), yes.c.expires_at > messages.c.sent_at),
     )
-    for topic, plan_ids in _topics(connection).items():
+    for (topic, kind), plan_ids in _asked(connection).items():
         query = (
             select(messages.c.message_id, messages.c.sent_at, no.c.recorded_at, no.c.occurred_at)
             .join(no, and_(no.c.customer_id == messages.c.customer_id, no.c.shop == messages.c.shop))
             .where(messages.c.plan_id.in_(plan_ids), messages.c.state.in_(_LEFT))
             .where(messages.c.purpose == "marketing", no.c.recorded_at < messages.c.sent_at)
-            .where(no.c.channel == _EMAIL, no.c.topic == topic, no.c.status == "withdrawn", ~newer_yes)
+            .where(no.c.channel == kind, no.c.topic == topic, no.c.status == "withdrawn", ~newer_yes)
             .order_by(messages.c.message_id)
         )
         for row in connection.execute(query):
@@ -267,12 +276,14 @@ def sent_without_consent(connection: Connection) -> Iterator[str]:
     yes = consents.c
     recorded_at = (
         select(func.min(yes.recorded_at))
-        .where(yes.customer_id == messages.c.customer_id, yes.shop == messages.c.shop, yes.channel == _EMAIL)
+        .where(yes.customer_id == messages.c.customer_id, yes.shop == messages.c.shop)
         .where(yes.status == "granted", yes.occurred_at <= messages.c.sent_at)
         .where(or_(yes.expires_at.is_(None), yes.expires_at > messages.c.sent_at))
     )
-    for topic, plan_ids in _topics(connection).items():
-        known = recorded_at.where(yes.topic == topic).scalar_subquery().label("known_at")
+    for (topic, kind), plan_ids in _asked(connection).items():
+        if kind in PLATFORM_KINDS:  # the platform asks its buyers itself
+            continue
+        known = recorded_at.where(yes.topic == topic, yes.channel == kind).scalar_subquery().label("known_at")
         left = (
             select(messages.c.message_id, messages.c.sent_at, known)
             .where(messages.c.plan_id.in_(plan_ids), messages.c.state.in_(_LEFT))
@@ -394,11 +405,13 @@ def _campaigns(connection: Connection) -> Iterator[tuple[int, Campaign]]:
         yield plan_id, Campaign.model_validate(definition)
 
 
-def _topics(connection: Connection) -> dict[str, list[int]]:
-    """Plans by the topic of consent that they need."""
-    found: dict[str, list[int]] = defaultdict(list)
+def _asked(connection: Connection) -> dict[tuple[str, str], list[int]]:
+    """Plans by the consent that they need: topic, and kind of channel."""
+    query = select(plans.c.plan_id, plans.c.summary)
+    kinds = {row.plan_id: (row.summary or {}).get("channel_kind", _EMAIL) for row in connection.execute(query)}
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for plan_id, campaign in _campaigns(connection):
-        found[campaign.topic].append(plan_id)
+        found[campaign.topic, kinds[plan_id]].append(plan_id)
     return found
 
 

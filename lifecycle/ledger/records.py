@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Messages that one task sends over one channel. `messages`: how many are due."""
+    """Messages that one task sends over one channel. `messages`: how many are due. `mailbox_provider`: of all of
+    them; empty where they are no mails."""
 
     plan_id: int
     batch: int
     channel: str
     messages: int
+    mailbox_provider: str = ""
 
 
 @dataclass
@@ -32,11 +35,15 @@ class BatchResult:
     held: int = 0
     revised: int = 0
     busy: bool = False
+    full: bool = False
     problem: str | None = None
+    reasons: Counter[str] = field(default_factory=Counter)
 
     def sentence(self) -> str:
         if self.busy:
             return "another process is sending this batch"
+        if self.full:
+            return "all connections to this mailbox provider are in use"
         parts = [f"{self.accepted:,} accepted"]
         parts += [f"{self.refused:,} refused"] if self.refused else []
         parts += [f"{self.unknown:,} unknown"] if self.unknown else []
@@ -61,5 +68,7 @@ def total(results: Iterable[BatchResult]) -> BatchResult:
         held=sum(result.held for result in results),
         revised=sum(result.revised for result in results),
         busy=bool(results) and all(result.busy for result in results),
+        full=any(result.full for result in results),
         problem="; ".join(problems) or None,
+        reasons=sum((result.reasons for result in results), Counter[str]()),
     )

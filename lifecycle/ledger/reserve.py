@@ -10,8 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, literal, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from lifecycle.customers import handles
+from lifecycle.customers.mailboxes import fill_known_domains, provider_of_customer
 from lifecycle.db.engine import lock_reservations, writing
-from lifecycle.db.schema import Instant, customers, messages, plans, verdicts
+from lifecycle.db.schema import Instant, customers, mail_domains, messages, plans, verdicts
 from lifecycle.errors import PlanError
 from lifecycle.ledger.secret import check_secret
 from lifecycle.planning.applying import check_applicable
@@ -20,6 +22,7 @@ from lifecycle.planning.judgement import decided
 from lifecycle.planning.plan import stored_plan
 from lifecycle.planning.recheck import rechecked, to_send
 from lifecycle.settings import Config
+from lifecycle.settings.channels import Way
 from lifecycle.settings.models import Campaign
 
 
@@ -85,9 +88,9 @@ def reserve(
         _refuse_second(connection, row)
         now = max([now, *_newest(connection, plan_id, now)])
         campaign = Campaign.model_validate(row.definition)
-        size = config.channels[campaign.channel].batch_size
+        settings = config.channel(campaign.channel)
         with rechecked(connection, config, plan_id, now=now) as revised:
-            reserved = _insert(connection, row, campaign, size, now, run_id)
+            reserved = _insert(connection, row, campaign, settings, now, run_id)
         connection.execute(
             update(plans)
             .where(plans.c.plan_id == plan_id)
@@ -100,7 +103,10 @@ def reserve(
 
 def _refuse_second(connection: Connection, plan: Row[Any]) -> None:
     query = select(plans.c.plan_id).where(
-        plans.c.campaign == plan.campaign, plans.c.occurrence == plan.occurrence, plans.c.status == "applied"
+        plans.c.campaign == plan.campaign,
+        plans.c.occurrence == plan.occurrence,
+        plans.c.channel == plan.channel,
+        plans.c.status == "applied",
     )
     if (other := connection.execute(query).scalar()) is not None:
         raise PlanError(f"{plan.campaign} of {plan.occurrence} was sent as plan {other}; it is sent once a day")
@@ -129,38 +135,56 @@ def _newest(connection: Connection, plan_id: int, now: datetime) -> Iterator[dat
 
 
 def _insert(
-    connection: Connection, plan: Row[Any], campaign: Campaign, batch_size: int, now: datetime, run_id: str | None
+    connection: Connection, plan: Row[Any], campaign: Campaign, settings: Way, now: datetime, run_id: str | None
 ) -> int:
-    """A batch holds people of neighbouring customer numbers, shop by shop."""
-    position = func.row_number().over(order_by=(verdicts.c.shop, verdicts.c.customer_id))
+    """A batch holds people of one shop whose mailboxes one provider runs, with neighbouring customer numbers."""
+    fill_known_domains(connection, now)
+    provider = provider_of_customer() if settings.kind == "email" else literal("")
+    chosen = (
+        select(
+            verdicts.c.shop,
+            verdicts.c.customer_id,
+            verdicts.c.segment,
+            verdicts.c.locale,
+            handles.address_hash_of(settings.kind, verdicts.c.customer_id, verdicts.c.shop).label("address_hash"),
+            provider.label("provider"),
+            decided.c.frees_at,
+        )
+        .join_from(verdicts, customers, customers.c.customer_id == verdicts.c.customer_id)
+        .outerjoin(mail_domains, mail_domains.c.domain == customers.c.email_domain)
+        .outerjoin(decided, decided.c.customer_id == verdicts.c.customer_id)  # who is left and there, is held
+        .where(to_send(plan.plan_id))
+        .subquery("chosen")
+    )
+    place = func.row_number().over(partition_by=(chosen.c.shop, chosen.c.provider), order_by=chosen.c.customer_id)
+    placed = select(chosen, ((place - 1) // settings.batch_size).label("part")).subquery("placed")
+    batch = func.dense_rank().over(order_by=(placed.c.shop, placed.c.provider, placed.c.part))
     columns = {
-        "plan_id": verdicts.c.plan_id,
+        "plan_id": literal(plan.plan_id),
         "what": literal(campaign.name),
         "occurrence": literal(plan.occurrence),
-        "customer_id": verdicts.c.customer_id,
+        "customer_id": placed.c.customer_id,
         "channel": literal(campaign.channel),
         "purpose": literal(campaign.purpose),
         "tags": literal(tags_of(campaign)),
-        "shop": verdicts.c.shop,
-        "segment": verdicts.c.segment,
+        "shop": placed.c.shop,
+        "segment": placed.c.segment,
         "template": literal(campaign.template),
-        "locale": verdicts.c.locale,
-        "address_hash": customers.c.email_hash,
-        "batch": (position - 1) // batch_size + 1,
+        "locale": placed.c.locale,
+        "address_hash": placed.c.address_hash,
+        "mailbox_provider": placed.c.provider,
+        "batch": batch,
         "state": literal("reserved"),
         "send_at": literal(now, Instant()),
-        "not_before": decided.c.frees_at,
+        "not_before": placed.c.frees_at,
         "reserved_at": literal(now, Instant()),
         "run_id": literal(run_id),
     }
-    chosen = (
-        select(*(value.label(name) for name, value in columns.items()))
-        .join_from(verdicts, customers, customers.c.customer_id == verdicts.c.customer_id)
-        .outerjoin(decided, decided.c.customer_id == verdicts.c.customer_id)  # who is left and there, is held
-        .where(to_send(plan.plan_id))
+    rows = select(*(value.label(name) for name, value in columns.items())).order_by(
+        placed.c.shop, placed.c.provider, placed.c.customer_id
     )
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(messages).from_select(list(columns), chosen).on_conflict_do_nothing()
+    statement = dialect.insert(messages).from_select(list(columns), rows).on_conflict_do_nothing()
     connection.execute(statement)
     counted = select(func.count()).where(messages.c.plan_id == plan.plan_id)
     return connection.execute(counted).scalar_one()

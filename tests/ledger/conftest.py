@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,16 +40,18 @@ def without_hold_out(config: Config) -> Config:
 
 
 @pytest.fixture
-def send(engine: Engine, config: Config, clock: FakeClock) -> Callable[..., BatchResult]:
+def send(engine: Engine, config: Config, clock: FakeClock, tmp_path: Path) -> Callable[..., BatchResult]:
     """Drain everything that is due: `send(channel)`."""
 
     def drain_all(channel: Any = None, *, at: Clock | None = None, **options: Any) -> BatchResult:
         wanted = {
             "compose": simple_mail,
-            "channel": channel or ScriptedChannel(),
+            "ways": channel or ScriptedChannel(),
             "config": config,
             "secret": SECRET,
             "clock": at or clock,
+            "wire_dir": tmp_path / "wire",
+            "wait": lambda seconds: clock.tick(seconds=seconds),
             **options,
         }
         return total(drain(engine, batch, **wanted) for batch in open_batches(engine, now=clock()))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Engine, Table, delete, func, insert, select, update
 
-from lifecycle.addresses import address_hash, email_key
-from lifecycle.channels import Accepted, Outcome
+from lifecycle.addresses import address_hash, domain_of, email_key
+from lifecycle.channels.base import Accepted, Outcome, nothing_known
 from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import cap_rules, consents, customers, messages, metadata, plans, verdicts
-from lifecycle.messages.records import Mail, Recipient
+from lifecycle.errors import ChannelDown
+from lifecycle.messages.records import Mail, Outgoing, Recipient, Sent
 from lifecycle.planning.plan import load_plan, plan_hash, planned_verdicts
 from lifecycle.settings import Config
 
@@ -39,6 +40,7 @@ def add_people(
                 "email": address,
                 "email_key": email_key(address),
                 "email_hash": address_hash(SECRET, "email", email_key(address) or ""),
+                "email_domain": domain_of(email_key(address)),
                 "name": name,
                 "seed": number,
                 "first_seen_at": said_yes_at,
@@ -94,6 +96,7 @@ def add_plan(
             "audience": len(chosen),
             "status": "draft",
             "definition": definition,
+            "channel": definition["channel"],
         }
         plan_id: int = connection.execute(insert(plans).values(values).returning(plans.c.plan_id)).scalar_one()
         rows = [
@@ -127,16 +130,19 @@ def add_plan(
 
 def simple_mail(recipient: Recipient) -> Mail:
     """A mail in a few lines, for tests that are not about its content."""
-    message_id = f"<{recipient.message_id}@atlas.example.com>"
-    content = f"From: news@atlas.example.com\r\nMessage-ID: {message_id}\r\n\r\nHello\r\n".encode()
-    return Mail("b@bounce.example.com", recipient.address or "", message_id, content)
+    key = f"<{recipient.message_id}@atlas.example.com>"
+    content = f"From: news@atlas.example.com\r\nMessage-ID: {key}\r\n\r\nHello\r\n".encode()
+    return Mail(recipient.message_id, key, "b@bounce.example.com", recipient.address or "", content)
 
 
 class ScriptedChannel:
     """Answers as told; keeps what it took. `answer`: a mail to an outcome, or it raises."""
 
-    def __init__(self, answer: Callable[[Mail], Outcome] = lambda mail: Accepted(mail.message_id)) -> None:
+    def __init__(
+        self, answer: Callable[[Mail], Outcome] = lambda mail: Accepted(mail.key), at_once: int = 1000
+    ) -> None:
         self._answer = answer
+        self.at_once = at_once
         self.taken: list[str] = []
 
     def __enter__(self) -> Self:
@@ -147,11 +153,27 @@ class ScriptedChannel:
     ) -> None:
         pass
 
-    def send(self, mail: Mail) -> Outcome:
-        outcome = self._answer(mail)
-        if isinstance(outcome, Accepted):
-            self.taken.append(mail.envelope_to)
-        return outcome
+    def way(self, recipient: Recipient) -> tuple[str, ScriptedChannel]:
+        return "main", self
+
+    def send(
+        self, messages: Sequence[Mail], begin: Callable[[Outgoing], None]
+    ) -> Iterator[tuple[Outgoing, Outcome]]:
+        for mail in messages:
+            try:
+                outcome = self._answer(mail)
+            except ChannelDown:
+                raise
+            except BaseException:
+                begin(mail)
+                raise
+            begin(mail)
+            if isinstance(outcome, Accepted):
+                self.taken.append(mail.envelope_to)
+            yield mail, outcome
+
+    def look_up(self, sent: Sequence[Sent]) -> Mapping[int, Outcome]:
+        return nothing_known(sent)
 
 
 def ledger(engine: Engine, *columns: str) -> list[tuple[Any, ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
 
-from lifecycle.channels import Accepted, Outcome, Refused
+from lifecycle.channels.base import Accepted, Outcome, Refused
 from lifecycle.db.engine import writing
 from lifecycle.db.schema import (
     approvals,
@@ -55,7 +55,7 @@ def sent(
     def answer(mail: Mail) -> Outcome:
         dead = mail.envelope_to == "person.6@example.com"
         refused = Refused("550 5.1.1", "unknown", permanent=True, scope="address")
-        return refused if dead else Accepted(mail.message_id)
+        return refused if dead else Accepted(mail.key)
 
     assert send(ScriptedChannel(answer)).accepted == 5
     body = b'{"orders": []}'

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, delete, select, update
 
 from lifecycle.addresses import address_hash
-from lifecycle.channels import Accepted, Outcome, Refused, Unknown
+from lifecycle.channels.base import Accepted, Outcome, Refused, Unknown
 from lifecycle.customers.consent import withdraw
 from lifecycle.customers.suppression import suppress
 from lifecycle.db.engine import reading, writing
@@ -18,7 +19,7 @@ from lifecycle.errors import ChannelDown, ConfigError, ContentError
 from lifecycle.ledger.drain import BatchResult, drain, open_batches, total
 from lifecycle.ledger.recover import recover
 from lifecycle.ledger.reserve import reserve
-from lifecycle.messages.records import Mail, Recipient
+from lifecycle.messages.records import Mail, Outgoing, Recipient
 from lifecycle.settings import Config
 from tests.conftest import FakeClock
 from tests.ledger.people import (
@@ -49,7 +50,7 @@ def answering(**outcomes: Outcome) -> ScriptedChannel:
 
     def answer(mail: Mail) -> Outcome:
         name = mail.envelope_to.partition("@")[0].replace(".", "_")
-        return outcomes.get(name, Accepted(mail.message_id))
+        return outcomes.get(name, Accepted(mail.key))
 
     return ScriptedChannel(answer)
 
@@ -85,7 +86,7 @@ def test_dead_address_is_refused_suppressed_and_noted(engine: Engine, people: li
     assert (event.message_id, event.kind, event.detail) == (
         2,
         "bounced",
-        {"code": "550 5.1.1", "text": "User unknown"},
+        {"code": "550 5.1.1", "text": "User unknown", "class": "unknown"},
     )
     assert (suppression.address_hash,) == ledger(engine, "address_hash")[1]
     assert (suppression.reason, suppression.purpose, suppression.shop) == ("hard_bounce", "all", None)
@@ -104,13 +105,16 @@ def test_temporary_refusal_waits_longer_each_time_and_ends(
 ) -> None:
     busy = answering(person_2=Refused("451 4.3.0", "later", permanent=False))
     assert send(busy).sentence() == "5 accepted, 1 held for later"
-    assert ledger(engine, "state", "not_before", "attempts")[1] == ("reserved", NOW + timedelta(minutes=15), 1)
-    clock.tick(minutes=14)
+    state, not_before, attempts = ledger(engine, "state", "not_before", "attempts")[1]
+    assert (state, attempts) == ("reserved", 1)
+    assert timedelta(minutes=12) <= not_before - NOW <= timedelta(minutes=18)
+    clock.tick(minutes=12)
     assert open_batches(engine, now=clock()) == []
-    clock.tick(minutes=1)
+    clock.tick(minutes=6)
     assert send(busy).held == 1
-    assert ledger(engine, "not_before", "attempts")[1] == (clock() + timedelta(minutes=30), 2)
-    clock.tick(minutes=30)
+    not_before, attempts = ledger(engine, "not_before", "attempts")[1]
+    assert attempts == 2 and timedelta(minutes=24) <= not_before - clock() <= timedelta(minutes=36)
+    clock.tick(minutes=36)
     assert send(busy).refused == 1
     assert ledger(engine, "state", "reason")[1] == ("refused", "gave up after 3 attempts: 451 4.3.0 later")
     assert len(busy.taken) == 5
@@ -125,36 +129,66 @@ def test_lost_answer_is_unknown_and_never_sent_again(engine: Engine, people: lis
 
 
 def test_channel_that_is_down_stops_the_batch_and_loses_nothing(
-    engine: Engine, people: list[int], send: Send
+    engine: Engine, people: list[int], send: Send, clock: FakeClock
 ) -> None:
     def answer(mail: Mail) -> Outcome:
         if mail.envelope_to == "person.3@example.com":
             raise ChannelDown("SMTP server x:25 cannot be reached")
-        return Accepted(mail.message_id)
+        return Accepted(mail.key)
 
     result = send(ScriptedChannel(answer))
-    assert result.sentence() == "4 accepted, 2 held for later; stopped: SMTP server x:25 cannot be reached"
-    assert set(ledger(engine, "state", "attempts", "claim")[2:4]) == {("reserved", 0, None)}
-    rest = ScriptedChannel()
-    assert send(rest).accepted == 2
-    assert rest.taken == ["person.3@example.com", "person.4@example.com"]
-
-
-def test_refusal_of_everything_we_send_stops_the_batch(engine: Engine, people: list[int], send: Send) -> None:
-    result = send(answering(person_1=Refused("550 5.7.1", "blocked", permanent=True, scope="lane")))
-    assert result.problem == "the server takes nothing from us: 550 5.7.1 blocked"
     assert (result.accepted, result.held) == (2, 4)
-    assert ledger(engine, "state", "reason", "attempts")[0] == ("reserved", "550 5.7.1 blocked", 1)
+    assert result.problem is not None and result.problem.startswith("SMTP server x:25 cannot be reached; email to")
+    assert set(ledger(engine, "state", "attempts", "claim")[2:]) == {("reserved", 0, None)}
+    rest = ScriptedChannel()
+    assert send(rest).accepted == 0, "the way rests for a minute"
+    clock.tick(minutes=1)
+    assert send(rest).accepted == 4
+    assert rest.taken == numbered(6)[2:]
 
 
-def test_others_go_before_the_one_for_whom_everything_was_refused(
+def test_wrong_login_is_tried_again_at_once(engine: Engine, people: list[int], send: Send) -> None:
+    def answer(mail: Mail) -> Outcome:
+        raise ChannelDown("SMTP server x:25 does not accept the login (535)", login=True)
+
+    assert send(ScriptedChannel(answer)).problem == "SMTP server x:25 does not accept the login (535)"
+    assert send().accepted == 6
+
+
+def test_peer_that_took_none_of_a_request_leaves_nobody_unknown(
     engine: Engine, people: list[int], send: Send, clock: FakeClock
 ) -> None:
-    send(answering(person_1=Refused("550 5.7.1", "blocked", permanent=True, scope="lane")))
-    assert ledger(engine, "not_before")[0] == (clock() + timedelta(minutes=15),)
-    channel = ScriptedChannel()
-    send(channel)
-    assert channel.taken == numbered(4)[1:]
+    class Busy(ScriptedChannel):
+        def send(
+            self, messages: Sequence[Mail], begin: Callable[[Outgoing], None]
+        ) -> Iterator[tuple[Outgoing, Outcome]]:
+            for mail in messages:
+                begin(mail)
+            raise ChannelDown("too many requests", 90, taken_none=True)
+            yield
+
+    assert send(Busy()).held == 6
+    assert states(engine) == {"reserved": 6}
+    clock.tick(seconds=89)
+    assert send().accepted == 0
+    clock.tick(seconds=1)
+    assert send().accepted == 6
+
+
+def test_refusal_of_everything_we_send_stops_the_lane_and_costs_no_attempt(
+    engine: Engine, people: list[int], send: Send, clock: FakeClock
+) -> None:
+    blocked = answering(person_1=Refused("550 5.7.1", "blocked", permanent=True, scope="lane"))
+    result = send(blocked, chunk=1)
+    assert result.problem == "email to other rests until 2026-11-22 10:00 UTC: 550 5.7.1 blocked"
+    assert (result.accepted, result.held) == (0, 6)
+    assert ledger(engine, "state", "reason", "attempts")[0] == ("reserved", "550 5.7.1 blocked", 0)
+    clock.tick(minutes=59)
+    assert send().accepted == 0
+    clock.tick(minutes=1)
+    assert send(blocked, chunk=1).problem == "email to other rests until 2026-11-22 12:00 UTC: 550 5.7.1 blocked"
+    clock.tick(hours=2)
+    assert send().accepted == 6
 
 
 def test_suppressed_since_planning(engine: Engine, people: list[int], send: Send) -> None:
@@ -214,10 +248,10 @@ def test_unsubscribing_while_the_batch_is_sent_works_before_the_next_mail(
                     connection, [last], "unsubscribe",
                     channel="email", evidence="x", occurred_at=NOW, recorded_at=NOW,
                 )  # fmt: skip
-        return Accepted(mail.message_id)
+        return Accepted(mail.key)
 
     channel = ScriptedChannel(answer)
-    assert send(channel).revised == 1
+    assert send(channel, chunk=1).revised == 1
     assert "person.4@example.com" not in channel.taken
 
 
@@ -248,10 +282,10 @@ def test_address_that_changes_while_the_batch_is_sent_waits_for_the_next(
                 connection.execute(
                     move.values(email="new@example.com", email_key="new@example.com", email_hash=moved)
                 )
-        return Accepted(mail.message_id)
+        return Accepted(mail.key)
 
     channel = ScriptedChannel(answer)
-    assert send(channel).held == 1
+    assert send(channel, chunk=1).held == 1
     assert "person.2@example.com" not in channel.taken
     send(channel)
     assert channel.taken[-1] == "new@example.com"
@@ -291,7 +325,7 @@ def test_other_mistake_in_the_configuration_refuses_nobody(engine: Engine, peopl
         raise ConfigError("winback.en.mjml: the file is missing")
 
     with pytest.raises(ConfigError, match="the file is missing"):
-        send(compose=compose)
+        send(compose=compose, chunk=1)
     assert states(engine) == {"reserved": 6}
 
 
@@ -304,7 +338,7 @@ def test_mistake_in_our_code_does_not_lose_the_answer_before_it(
         return simple_mail(recipient)
 
     with pytest.raises(RuntimeError, match="a bug"):
-        send(compose=compose)
+        send(compose=compose, chunk=1)
     assert states(engine) == {"accepted": 1, "reserved": 5}
     assert {claim for (claim,) in ledger(engine, "claim")} == {None}
 
@@ -324,7 +358,7 @@ def test_batch_that_somebody_holds_is_left_alone(engine: Engine, people: list[in
     def answer(mail: Mail) -> Outcome:
         if mail.envelope_to == "person.1@example.com":
             inner.append(send(second))
-        return Accepted(mail.message_id)
+        return Accepted(mail.key)
 
     first, second = ScriptedChannel(answer), ScriptedChannel()
     send(first)
@@ -340,7 +374,7 @@ def test_all_busy_is_said(engine: Engine, people: list[int], send: Send) -> None
 
 
 def test_losing_the_claim_stops_at_once_and_writes_nothing_more(
-    engine: Engine, people: list[int], send: Send, clock: FakeClock
+    engine: Engine, config: Config, people: list[int], send: Send, clock: FakeClock, tmp_path: Path
 ) -> None:
     """The lease runs out during a long silence; another process takes over and finishes."""
     other = ScriptedChannel()
@@ -348,23 +382,27 @@ def test_losing_the_claim_stops_at_once_and_writes_nothing_more(
     def answer(mail: Mail) -> Outcome:
         if mail.envelope_to == "person.2@example.com":
             clock.tick(seconds=61)
-            recover(engine, now=clock())
+            recover(engine, config, now=clock(), wire_dir=tmp_path / "wire")
             send(other)
-        return Accepted(mail.message_id)
+        return Accepted(mail.key)
 
     slow = ScriptedChannel(answer)
     result = send(slow)
     assert result.problem == "another process took the batch over"
     assert slow.taken == numbered(2)
-    assert other.taken == numbered(6)[2:]
-    assert ledger(engine, "state") == [("accepted",), ("unknown",), *[("accepted",)] * 4]
+    assert other.taken == numbered(6)[4:]
+    assert ledger(engine, "state") == [*[("accepted",)] * 2, *[("reserved",)] * 2, *[("accepted",)] * 2]
+    send(other)
+    assert sorted(other.taken) == numbered(6)[2:]
 
 
-def test_lease_is_renewed_as_it_goes(engine: Engine, people: list[int], send: Send, clock: FakeClock) -> None:
+def test_lease_is_renewed_as_it_goes(
+    engine: Engine, config: Config, people: list[int], send: Send, clock: FakeClock, tmp_path: Path
+) -> None:
     def answer(mail: Mail) -> Outcome:
         clock.tick(seconds=50)
-        assert recover(engine, now=clock()).unknown == 0
-        return Accepted(mail.message_id)
+        assert recover(engine, config, now=clock(), wire_dir=tmp_path / "wire").unknown == 0
+        return Accepted(mail.key)
 
     assert send(ScriptedChannel(answer)).accepted == 6
 
@@ -385,13 +423,13 @@ def test_open_batches_by_plan_and_campaign(engine: Engine, config: Config, peopl
 
 
 def test_batch_that_is_done_is_drained_to_nothing(
-    engine: Engine, config: Config, people: list[int], send: Send, clock: FakeClock
+    engine: Engine, config: Config, people: list[int], send: Send, clock: FakeClock, tmp_path: Path
 ) -> None:
     (first, *_) = open_batches(engine, now=NOW)
     send()
     result = drain(
-        engine, first, compose=simple_mail, channel=ScriptedChannel(),
-        config=config, secret=SECRET, clock=clock,
+        engine, first, compose=simple_mail, ways=ScriptedChannel(),
+        config=config, secret=SECRET, clock=clock, wire_dir=tmp_path,
     )  # fmt: skip
     assert result == BatchResult(first.plan_id, first.batch)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, select, update
 
-from lifecycle.channels import Accepted, Outcome
+from lifecycle.channels.base import Accepted, Outcome
 from lifecycle.db.engine import reading, writing
 from lifecycle.db.schema import messages, verdicts
 from lifecycle.ledger.audit import audit
@@ -74,8 +74,8 @@ def test_message_that_becomes_too_old_while_its_batch_is_sent(
 
     def answer(mail: Mail) -> Outcome:
         clock.tick(seconds=1)
-        return Accepted(mail.message_id)
+        return Accepted(mail.key)
 
-    assert send(ScriptedChannel(answer)).sentence() == "1 accepted, 1 not sent after all"
+    assert send(ScriptedChannel(answer), chunk=1).sentence() == "1 accepted, 1 not sent after all"
     assert ledger(engine, "state", "reason")[1] == ("refused", REASON)
     assert revised(engine) == [(1, people[1], "condition_gone", "expired")]

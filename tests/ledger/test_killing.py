@@ -1,15 +1,8 @@
-"""`kill -9` at random points, and several processes at once, against a real mail server."""
+"""`kill -9` at random points, several processes at once, and a server that fails: nobody twice, nobody lost."""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import threading
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,48 +14,13 @@ from lifecycle.ledger.audit import audit
 from lifecycle.ledger.recover import recover
 from lifecycle.ledger.reserve import reserve
 from lifecycle.messages.links import prepare_links
-from lifecycle.settings import ROOT, Config, Environment
-from sandbox.mailbox import Mailbox, MailboxServer, Stage
-from tests.ledger.people import SECRET, add_people, add_plan, ledger, numbered, states
+from lifecycle.settings import Config, Environment
+from sandbox.mailbox import MailboxServer
+from tests.ledger.people import SECRET, add_people, add_plan, numbered
+from tests.ledger.storm import Colony, Weather, compare, rage
 
-KILLS = {"sqlite": 10, "postgresql": 5}
-STAGES: tuple[Stage, ...] = ("mail", "rcpt", "dot", "taken")
-
-
-class Killer:
-    """Kills a process a random moment after a random stage of a random mail."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self._lock = threading.Lock()
-        self._victim: subprocess.Popen[bytes] | None = None
-        self._stage: Stage = "mail"
-        self._left = 0
-
-    def aim(self, victim: subprocess.Popen[bytes]) -> None:
-        with self._lock:
-            self._stage, self._left = self._random.choice(STAGES), self._random.randint(1, 9)
-            self._victim = victim
-
-    def __call__(self, stage: Stage, address: str) -> None:
-        with self._lock:
-            if self._victim is None or stage != self._stage:
-                return
-            self._left -= 1
-            if self._left:
-                return
-            victim, self._victim = self._victim, None
-        delay = self._random.choice((0, self._random.uniform(0, 0.006)))
-        threading.Timer(delay, os.kill, (victim.pid, signal.SIGKILL)).start()
-
-
-@pytest.fixture
-def start(database_url: str, tmp_path: Path) -> Callable[[int], subprocess.Popen[bytes]]:
-    def process(port: int) -> subprocess.Popen[bytes]:
-        arguments = ["-m", "tests.ledger.sending_process", database_url, str(port), str(tmp_path)]
-        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE)
-
-    return process
+KILLS = {"sqlite": 120, "postgresql": 100}
+AT_ONCE = 4
 
 
 def reserved(engine: Engine, config: Config, environment: Environment, people: list[str], locale: str) -> None:
@@ -73,40 +31,49 @@ def reserved(engine: Engine, config: Config, environment: Environment, people: l
     reserve(engine, config, plan_id, now=an_hour_ago, secret=SECRET)
 
 
-def compare(engine: Engine, mailbox: Mailbox) -> Counter[str]:
-    """The server's record against the ledger, message by message. Returns the states."""
-    arrived = Counter(int(kept.message["X-Send-ID"]) for kept in mailbox.mails())
-    assert max(arrived.values()) == 1, "somebody got the mail twice"
-    rows = dict(ledger(engine, "message_id", "state"))
-    assert {message_id for message_id, state in rows.items() if state == "accepted"} <= set(arrived)
-    assert {rows[message_id] for message_id in arrived} <= {"accepted", "unknown"}
-    return Counter(rows.values())
+@pytest.fixture
+def weather() -> Weather:
+    return Weather(seed=20261124, faults=0.02, deaths=0.2)
 
 
-def test_killed_at_random_points(
+@pytest.fixture
+def server(tmp_path: Path, weather: Weather) -> Iterator[MailboxServer]:
+    with MailboxServer(tmp_path / "mailbox", fault=weather) as running:
+        yield running
+
+
+@pytest.fixture
+def colony(database_url: str, server: MailboxServer, tmp_path: Path) -> Iterator[Colony]:
+    running = Colony(database_url, f"127.0.0.1:{server.port}", tmp_path)
+    yield running
+    running.close()
+
+
+@pytest.mark.timeout(280)
+def test_two_hundred_kills_and_a_failing_server(
     engine: Engine,
     config: Config,
     environment: Environment,
     tmp_path: Path,
-    start: Callable[[int], subprocess.Popen[bytes]],
+    server: MailboxServer,
+    weather: Weather,
+    colony: Colony,
 ) -> None:
-    reserved(engine, config, environment, [*numbered(100), *numbered(8, "gone.person")], "fr")
-    killer, kills = Killer(seed=20261122), KILLS[engine.dialect.name]
-    with MailboxServer(tmp_path / "mailbox", fault=killer) as server:
-        for _ in range(kills):
-            victim = start(server.port)
-            killer.aim(victim)
-            victim.communicate(timeout=60)
-            assert victim.returncode == -signal.SIGKILL
-        survivor = start(server.port)
-        survivor.communicate(timeout=60)
-        assert survivor.returncode == 0
-        found = compare(engine, server.mailbox)
-    assert set(found) == {"accepted", "refused", "unknown"}
-    assert found["unknown"] <= kills
-    assert found["refused"] + found["unknown"] >= 8
-    assert found.total() == 108
-    broken = [finding for finding in audit(engine, data_dir=tmp_path, now=utc_now()) if not finding.passed]
+    addresses = [*numbered(900), *(f"{each}@gmail.com" for each in range(300)), *numbered(12, "gone.person")]
+    reserved(engine, config, environment, addresses, "fr")
+    kills = KILLS[engine.dialect.name]
+    rage(colony, weather, kills=kills, at_once=AT_ONCE, seconds=200)
+    colony.wait_for_all(60)
+    for _ in range(3):  # what was put off for a moment, and what the last victims held
+        colony.fork()
+        colony.wait_for_all(60)
+    found = compare(engine, server.mailbox)
+    print(f"{colony.killed} kills, {dict(weather.seen)}, {dict(found.states)}")
+    assert found.problems == []
+    assert colony.killed >= kills
+    assert found.states["accepted"] > 900 and set(found.states) == {"accepted", "refused", "unknown"}
+    assert found.states["unknown"] <= colony.killed + weather.seen.total()
+    broken = [each for each in audit(engine, data_dir=tmp_path, now=utc_now()) if not each.passed]
     assert broken == []
 
 
@@ -115,15 +82,15 @@ def test_two_processes_at_once_send_nothing_twice(
     config: Config,
     environment: Environment,
     tmp_path: Path,
-    start: Callable[[int], subprocess.Popen[bytes]],
+    server: MailboxServer,
+    weather: Weather,
+    colony: Colony,
 ) -> None:
+    weather.clear = True
     reserved(engine, config, environment, numbered(60), "en")
-    with MailboxServer(tmp_path / "mailbox") as server:
-        both = [start(server.port) for _ in range(2)]
-        said = [process.communicate(timeout=60)[0].decode() for process in both]
-        assert [process.returncode for process in both] == [0, 0]
-        found = compare(engine, server.mailbox)
-    assert found == {"accepted": 60}
-    assert sum(line.count("accepted") for line in said) >= 15
-    assert recover(engine, now=utc_now()).unknown == 0
-    assert states(engine) == {"accepted": 60}
+    for _ in range(2):
+        colony.fork()
+    colony.wait_for_all(60)
+    found = compare(engine, server.mailbox)
+    assert (found.problems, found.states) == ([], {"accepted": 60})
+    assert recover(engine, config, now=utc_now(), wire_dir=tmp_path / "wire").unknown == 0
