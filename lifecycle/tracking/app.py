@@ -1,4 +1,4 @@
-"""The tracking web app: pixel, links, unsubscribing. GET never changes anything but the list of raw hits.
+"""The tracking web app: pixel, links, unsubscribing, webhooks. GET changes nothing but the list of raw hits.
 
 A hit is answered after it is stored. Who we do not know gets the same neutral answer as who forges.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from lifecycle.db.storable import storable_text
 from lifecycle.settings import Config, Environment
 from lifecycle.tokens import Purpose, Token
 from lifecycle.tracking import pages
+from lifecycle.tracking.feedback.webhooks import Fetch, Webhooks, fetch
 from lifecycle.tracking.group_commit import GroupCommit
 from lifecycle.tracking.store import Entry, Hit, Stored, Unsubscribe, Visitor, find_message, store
 from lifecycle.tracking.unsubscribe import end_marketing
@@ -44,13 +46,28 @@ _NOT_STORED = {
 logger = logging.getLogger(__name__)
 
 
-def create_app(engine: Engine, environment: Environment, config: Config, *, clock: Clock = utc_now) -> Starlette:
-    """Raises ConfigError when a page is missing in `templates/pages/`."""
-    return Tracking(engine, environment, config, clock).app()
+def create_app(
+    engine: Engine,
+    environment: Environment,
+    config: Config,
+    *,
+    clock: Clock = utc_now,
+    env: Mapping[str, str] = os.environ,
+    fetch: Fetch = fetch,
+) -> Starlette:
+    """`env`: where the keys of webhooks are found. `fetch`: gets what SNS signs with.
+
+    Raises ConfigError when a page is missing in `templates/pages/` or a key is none.
+    """
+    hooks = Webhooks(engine, environment, config, env=env, clock=clock, fetch=fetch)
+    return Tracking(engine, environment, config, clock, hooks).app()
 
 
 class Tracking:
-    def __init__(self, engine: Engine, environment: Environment, config: Config, clock: Clock) -> None:
+    def __init__(
+        self, engine: Engine, environment: Environment, config: Config, clock: Clock, hooks: Webhooks
+    ) -> None:
+        self._hooks = hooks
         self._engine, self._secret, self._config, self._clock = engine, environment.secret, config, clock
         self._pages = pages.Pages(environment.templates_dir / "pages")
         unsubscribing = partial(end_marketing, channels=config.channels)
@@ -64,6 +81,7 @@ class Tracking:
                 Route("/u/{token}", self.ask),
                 Route("/u/{token}", self.unsubscribe, methods=["POST"]),
                 Route("/healthz", self.health),
+                *self._hooks.routes(),
             ],
             exception_handlers={404: self._not_found, SQLAlchemyError: self._try_again},
             lifespan=self._running,
@@ -73,10 +91,12 @@ class Tracking:
     @asynccontextmanager
     async def _running(self, _app: Starlette) -> AsyncIterator[None]:
         self._writer.start()
+        self._hooks.start()
         try:
             yield
         finally:
             await self._writer.stop()
+            await self._hooks.stop()
 
     async def opened(self, request: Request) -> Response:
         """Always the picture: a broken image in a mail helps nobody."""

@@ -86,7 +86,8 @@ def _batch(connection: Connection, version: str, settled: datetime, start: int, 
     ).where(event.event_id >= start, event.event_id < stop)
     events = _frame(connection, query)
     events = events[events["kind"].isin(_KINDS)].reset_index(drop=True)
-    events["prefetch"] = [bool(isinstance(detail, dict) and detail.get("prefetch")) for detail in events["detail"]]
+    for name in ("prefetch", "read"):
+        events[name] = [bool(isinstance(detail, dict) and detail.get(name)) for detail in events["detail"]]
     return events
 
 

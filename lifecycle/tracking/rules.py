@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from lifecycle.settings.models import Tracking
+from lifecycle.settings.channels import Tracking
 from lifecycle.tracking.agents import judge_agent
 
 RULES_VERSION = "2026-11-22"
@@ -65,7 +65,7 @@ def judge(events: pd.DataFrame, bursts: Bursts, tracking: Tracking) -> pd.DataFr
     """Class and evidence of every event, by the first rule that applies.
 
     events: one row per open or click: event_id, occurred_at and sent_at (aware UTC; sent_at may be missing),
-    user_agent, ip, prefetch (bool). Returns event_id, class, evidence.
+    user_agent, ip, prefetch and read (bool). Returns event_id, class, evidence.
     """
     by_agent, agent_says = _by_agent(events["user_agent"])
     seconds = (events["occurred_at"] - events["sent_at"]).dt.total_seconds()
@@ -73,6 +73,7 @@ def judge(events: pd.DataFrame, bursts: Bursts, tracking: Tracking) -> pd.DataFr
     moment = seconds.round(1).astype(str) + " s after sending"
     burst = f"{tracking.burst_links} links of one message within {tracking.burst_seconds:g} s"
     rules: list[tuple[pd.Series, str | pd.Series, str | pd.Series]] = [
+        (events["read"], "person", "the messenger says that it was read"),
         (events["prefetch"], "prefetch", "the request says so: Sec-Purpose or HEAD"),
         (by_agent.isin(["prefetch", "scanner"]), by_agent, agent_says),
         (events["event_id"].isin(bursts.events), "scanner", burst),

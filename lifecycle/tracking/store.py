@@ -39,7 +39,7 @@ class Unsubscribe:
     message_id: int
     occurred_at: datetime
     visitor: Visitor
-    via: Literal["one_click", "page"]
+    via: Literal["one_click", "page", "mail", "service"]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from lifecycle.customers.consent import effective_consent, withdraw
+from lifecycle.customers.handles import address_hash_of
 from lifecycle.customers.suppression import suppress
-from lifecycle.db.schema import customers, plans
-from lifecycle.settings.models import EmailChannel
+from lifecycle.db.schema import messages, plans
+from lifecycle.settings.channels import Way
 from lifecycle.tracking.store import Unsubscribe
 
 _TOPIC = "promotions"
@@ -18,14 +19,14 @@ _EMAIL = "email"
 
 
 def end_marketing(
-    connection: Connection, message: Row[Any], entry: Unsubscribe, *, channels: Mapping[str, EmailChannel]
+    connection: Connection, message: Row[Any], entry: Unsubscribe, *, channels: Mapping[str, Way]
 ) -> None:
     """In the transaction of the raw event. Done twice it changes nothing; after a new opt-in it works again."""
     kind = channels[message.channel].kind if message.channel in channels else _EMAIL
     evidence = f"message {message.message_id}, {entry.via}"
     suppress(
         connection,
-        _addresses(connection, message),
+        _addresses(connection, message, kind),
         "unsubscribe",
         channel=kind,
         evidence=evidence,
@@ -47,10 +48,10 @@ def end_marketing(
         )
 
 
-def _addresses(connection: Connection, message: Row[Any]) -> list[str]:
+def _addresses(connection: Connection, message: Row[Any], kind: str) -> list[str]:
     """Hashes of the address that was written to and of the one that the person has by now."""
-    query = select(customers.c.email_hash).where(customers.c.customer_id == message.customer_id)
-    present = connection.execute(query).scalar()
+    query = select(address_hash_of(kind, messages.c.customer_id, messages.c.shop))
+    present = connection.execute(query.where(messages.c.message_id == message.message_id)).scalar()
     return [message.address_hash] if present is None else [message.address_hash, present]
 
 

@@ -100,6 +100,7 @@ def frame(seen: list[Seen]) -> pd.DataFrame:
             "user_agent": [each.user_agent for each in seen],
             "ip": [each.ip for each in seen],
             "prefetch": [each.prefetch for each in seen],
+            "read": [False] * len(seen),
             "label": [each.label for each in seen],
         }
     )

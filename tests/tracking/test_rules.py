@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lifecycle.settings import Config
-from lifecycle.settings.models import Tracking
+from lifecycle.settings.channels import Tracking
 from lifecycle.tracking.agents import judge_agent
 from lifecycle.tracking.rules import find_bursts, judge, rules_version
 from tests.tracking.corpus import CHROME, GMAIL_PREFETCH, PEOPLE, PROXIES, SCANNERS, STRANGE, Seen, corpus, frame
