@@ -10,7 +10,7 @@ from lifecycle.clock import utc_now
 from lifecycle.db.runs import booked, sending_runs
 from tasks.place import workplace
 from tasks.report import report
-from tasks.track import track
+from tasks.track import read_bounces, track
 
 
 @flow(name="collect-events", flow_run_name="collect events")
@@ -27,6 +27,8 @@ def collect_events(pull: bool = True) -> str:
     with booked(place.engine, "collect-events", flow_run_id=flow_run.id) as run:
         for shop in place.config.shops if pull else ():
             pull_shop(shop)
+        if said := read_bounces():
+            run.say(said)
         collected = track()
         run.say(collected.sentence())
         for run_id in sending_runs(place.engine, since=utc_now() - counted_days):

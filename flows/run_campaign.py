@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,10 +15,10 @@ from lifecycle.ledger.drain import total
 from lifecycle.planning.records import Plan
 from tasks.place import workplace
 from tasks.plan import approve, plan, wait_for_approval
-from tasks.send import drop_expired, open_batches, reserve_plan, send, take_over
+from tasks.send import drop_expired, open_batches, reserve_plan, say_not_sent, send, take_over
 
-SENDERS: Any = ThreadPoolTaskRunner(max_workers=2)
-"""So many batches, and connections to the mail server, at a time."""
+SENDERS: Any = ThreadPoolTaskRunner(max_workers=int(os.environ.get("TERN_SENDERS", "4")))
+"""So many batches, and connections, at a time in one process. More help where the server is far away."""
 
 
 @flow(name="run-campaign", flow_run_name="{campaign}", task_runner=SENDERS)
@@ -60,6 +61,8 @@ def run_campaign(
             batches = open_batches(campaign)
             result = total(send.map(batches).result())
             run.say(f"{campaign}: {result.sentence()}")
+            run.summary["not_sent"] = dict(result.reasons)
+            say_not_sent(result)
             run.summary["also_sent_plans"] = sorted({batch.plan_id for batch in batches} - {planned.plan_id})
             if result.problem:
                 raise ChannelDown(f"{campaign}: not everything could be sent: {result.problem}")

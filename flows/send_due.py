@@ -8,20 +8,42 @@ from lifecycle.db.runs import booked
 from lifecycle.errors import ChannelDown
 from lifecycle.ledger.drain import total
 from tasks.place import workplace
-from tasks.send import drop_expired, open_batches, send, take_over
+from tasks.plan import find_fallbacks, plan_fallback
+from tasks.send import (
+    ask_about_unknown,
+    drop_expired,
+    open_batches,
+    reserve_plan,
+    say_not_sent,
+    send,
+    stopped_lanes,
+    take_over,
+)
 
 
 @flow(name="send-due", flow_run_name="send what is due", task_runner=SENDERS)
 def send_due() -> str:
     """Send what waits in the ledger: refused for the moment, or left over by a process that died.
 
-    Plans nothing. Returns the run id.
+    Asks channels about messages whose answer is not known, and tries the next channel of a campaign for those whom
+    the one before could not reach. Returns the run id.
     """
     with booked(workplace().engine, "send-due", flow_run_id=flow_run.id) as run:
         take_over()
+        ask_about_unknown()
         drop_expired()
+        for fallback in find_fallbacks():
+            planned = plan_fallback(fallback, run.run_id)
+            run.say(planned.sentence())
+            if planned.needs_approval:
+                run.say(f"It waits for an approval: tern apply {planned.plan_id} --approve NAME")
+            else:
+                reserve_plan(planned.plan_id, run.run_id)
         result = total(send.map(open_batches(None)).result())
         run.say(result.sentence())
-        if result.problem:
-            raise ChannelDown(f"not everything could be sent: {result.problem}")
+        run.summary["not_sent"] = dict(result.reasons)
+        say_not_sent(result)
+        stopped = stopped_lanes()
+        if problem := "; ".join([*([result.problem] if result.problem else []), *stopped]):
+            raise ChannelDown(f"not everything could be sent: {problem}")
     return run.run_id

@@ -16,9 +16,11 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from lifecycle.clock import utc_now
+from lifecycle.db.engine import reading
 from lifecycle.errors import PlanError
-from lifecycle.messages.samples import add_samples, content_hash
+from lifecycle.messages.samples import add_samples, approved_locales, content_hash
 from lifecycle.planning import approval, guards
+from lifecycle.planning.fallback import Fallback, due_fallbacks
 from lifecycle.planning.plan import make_plan
 from lifecycle.planning.records import Plan
 from lifecycle.reports.plain_tables import markdown_table, markdown_text
@@ -41,6 +43,7 @@ def plan(campaign: str, as_of: datetime, rehearsal: bool, run_id: str) -> Plan:
     """With samples of its mails. The artifacts `plan-<campaign>` and `plan-<campaign>-look` show it."""
     place = workplace()
     templates_dir, settings = place.environment.templates_dir, place.config.campaign(campaign)
+    approved = approved_locales(place.config, templates_dir, settings)
     drafted = make_plan(
         place.engine,
         place.config,
@@ -50,9 +53,45 @@ def plan(campaign: str, as_of: datetime, rehearsal: bool, run_id: str) -> Plan:
         run_id=run_id,
         rehearsal=rehearsal,
         content_hash=content_hash(templates_dir, settings),
+        approved=approved,
     )
-    made = add_samples(place.engine, place.config, place.environment, drafted.plan_id)
-    key, what = f"plan-{campaign.replace('_', '-')}", f"{campaign} of {made.occurrence}"
+    return _shown(drafted.plan_id, f"plan-{campaign}")
+
+
+@task(name="find-fallbacks", cache_policy=NO_CACHE)
+def find_fallbacks() -> list[Fallback]:
+    """Campaigns whose channel did not reach everybody, and who have another."""
+    place = workplace()
+    with reading(place.engine) as connection:
+        return due_fallbacks(connection, place.config, utc_now())
+
+
+@task(name="plan-fallback", task_run_name="plan {fallback.campaign} by {fallback.channel}", cache_policy=NO_CACHE)
+def plan_fallback(fallback: Fallback, run_id: str) -> Plan:
+    """For those whom the plan before could not reach, each with a verdict of their own."""
+    place = workplace()
+    templates_dir = place.environment.templates_dir
+    settings = place.config.campaign(fallback.campaign).model_copy(update={"channel": fallback.channel})
+    drafted = make_plan(
+        place.engine,
+        place.config,
+        fallback.campaign,
+        as_of=utc_now(),
+        now=utc_now(),
+        run_id=run_id,
+        content_hash=content_hash(templates_dir, settings),
+        channel=fallback.channel,
+        fallback_of=fallback.plan_id,
+        approved=approved_locales(place.config, templates_dir, settings),
+    )
+    return _shown(drafted.plan_id, f"plan-{fallback.campaign}-{fallback.channel}")
+
+
+def _shown(plan_id: int, name: str) -> Plan:
+    """With samples of its messages; two artifacts show it."""
+    place = workplace()
+    made = add_samples(place.engine, place.config, place.environment, plan_id)
+    key, what = name.replace("_", "-"), f"{made.campaign} of {made.occurrence}"
     create_table_artifact(
         key=key,
         description=f"{what}: what was decided for {made.audience:,} people",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lifecycle.channels import open_channel
 from lifecycle.cli.common import AsJson, AsOf, console, notes, print_json, print_table
 from lifecycle.clock import utc_now
 from lifecycle.db.runs import booked
@@ -20,9 +18,9 @@ from lifecycle.ledger import drain as draining
 from lifecycle.ledger.expire import expire
 from lifecycle.ledger.recover import recover
 from lifecycle.ledger.reserve import Reservation, reserve
-from lifecycle.messages.compose import Composer
+from lifecycle.ledger.sending import send_batch, wire_dir
 from lifecycle.messages.links import prepare_links
-from lifecycle.messages.samples import add_samples, content_hash, content_hash_now
+from lifecycle.messages.samples import add_samples, approved_locales, content_hash, content_hash_now
 from lifecycle.planning import approval, files, guards, why
 from lifecycle.planning.plan import load_plan, make_plan
 from lifecycle.planning.records import Plan
@@ -59,6 +57,9 @@ def plan(
             now=now,
             run_id=run.run_id,
             content_hash=content,
+            approved=approved_locales(
+                place.config, place.environment.templates_dir, place.config.campaign(campaign)
+            ),
         )
         made = add_samples(place.engine, place.config, place.environment, drafted.plan_id)
         run.say(made.sentence())
@@ -100,7 +101,8 @@ def _write_samples(made: Plan, folder: Path) -> None:
     found = (made.summary or {}).get("samples", ())
     for sample in found:
         name = "-".join(filter(None, (sample["locale"], sample["shop"], sample["country"])))
-        write_text(folder / f"{name}.html", sample["html"])
+        if sample["html"]:
+            write_text(folder / f"{name}.html", sample["html"])
         write_text(folder / f"{name}.txt", f"{sample['subject']}\n\n{sample['text']}")
     notes.print(f"Wrote {len(found)} samples to {folder}.")
 
@@ -127,7 +129,7 @@ def apply(
             approval.approve(
                 place.engine, made.plan_id, name=approve, now=utc_now(), hash=_approved_hash(made, hash)
             )
-        recover(place.engine, now=utc_now())
+        recover(place.engine, place.config, now=utc_now(), wire_dir=wire_dir(place.environment))
         expire(place.engine, now=utc_now(), hours=place.config.expire_hours)
         reservation = _reserve(place, made.plan_id, run.run_id)
         run.say(reservation.sentence())
@@ -140,6 +142,7 @@ def apply(
         dropped = {"no_longer_selected": reserved.pop("revised")}  # the result has a number of that name
         return print_json({"run_id": run.run_id, **reserved, **dropped, **result.as_dict()})
     console.print(result.sentence())
+    print_table([{"messages": count, "not accepted": why} for why, count in result.reasons.most_common(20)])
     if result.problem:
         raise ChannelDown(f"not everything could be sent: {result.problem}; mend it and apply the plan again")
     return None
@@ -176,23 +179,7 @@ def _plan_id(place: Workplace, plan: str) -> int:
 
 def _drain(place: Workplace, plan_id: int) -> list[draining.BatchResult]:
     batches = draining.open_batches(place.engine, now=utc_now(), plan_id=plan_id)
-    if not batches:
-        return []
-    settings = place.config.channel(batches[0].channel)
-    composer = Composer(place.engine, place.config, place.environment, plan_id)
-    with open_channel(settings, os.environ) as channel:
-        return [
-            draining.drain(
-                place.engine,
-                batch,
-                compose=composer.compose,
-                channel=channel,
-                config=place.config,
-                secret=place.environment.secret,
-                clock=utc_now,
-            )
-            for batch in batches
-        ]
+    return [send_batch(place, batch) for batch in batches]
 
 
 def explain(

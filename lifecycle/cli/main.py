@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from lifecycle.cli import campaigns, data, flows, segments, setup, simulate, up
+from lifecycle.cli import bounces, campaigns, data, flows, segments, sending, setup, simulate, suppressions, up
 from lifecycle.errors import TernError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for room in (setup, data, segments, campaigns, simulate, flows, up):
+for room in (setup, data, segments, campaigns, sending, bounces, suppressions, simulate, flows, up):
     room.register(app)
 
 

@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from lifecycle.cli.common import console
-from lifecycle.db.engine import migrate
+from lifecycle.customers.handles import fill_hashes
+from lifecycle.db.engine import migrate, open_database, writing
 from lifecycle.errors import ConfigError
+from lifecycle.ledger.secret import check_secret
+from lifecycle.messages.notes import check_notes
 from lifecycle.messages.templates import check_templates
 from lifecycle.segments.definitions import define
 from lifecycle.settings import load_config, load_environment
@@ -25,7 +28,11 @@ def init(
     Example: `tern init --database-url postgresql://tern@db.internal/tern`
     """
     env = {**os.environ, "TERN_DATABASE_URL": database_url} if database_url else os.environ
-    before, after = migrate(load_environment(env).database_url)
+    environment = load_environment(env)
+    before, after = migrate(environment.database_url)
+    with writing(open_database(environment.database_url)) as connection:
+        check_secret(connection, environment.secret)
+        fill_hashes(connection, environment.secret)
     if before is None:
         console.print(f"Created the database at revision {after}.")
     elif before == after:
@@ -42,7 +49,11 @@ def check() -> None:
     environment = load_environment()
     config = load_config(environment.config_dir)
     define(config)
-    if problems := check_templates(config, environment.templates_dir):
+    problems = [
+        *check_templates(config, environment.templates_dir),
+        *check_notes(config, environment.templates_dir),
+    ]
+    if problems:
         raise ConfigError("\n".join(problems))
     console.print(
         f"config/ and templates/ are sound: {len(config.shops)} shops, {len(config.segment_names)} segments, "

@@ -26,7 +26,8 @@ def up(
 
     Example: `tern up --prefect-port 4201`
     """
-    open_workplace().engine.dispose()
+    place = open_workplace()
+    place.engine.dispose()
     for port, option in ((prefect_port, "--prefect-port"), (tracking_port, "--tracking-port")):
         if not port_is_free(host, port):
             raise UsageError(f"port {port} is in use on {host}; choose another one with {option}")
@@ -43,6 +44,8 @@ def up(
         in_background(stack, "prefect", server, env, logs, ready=f"http://{host}:{prefect_port}/api/health")
         tracking = ["-m", "lifecycle.tracking.serve", "--host", host, "--port", str(tracking_port)]
         in_background(stack, "tracking", tracking, env, logs, ready=f"http://{host}:{tracking_port}/healthz")
+        if place.config.channels_file.bounces.lmtp_port is not None:
+            in_background(stack, "bounces", ["-m", "lifecycle.cli.main", "bounces"], env, logs)
         run(["-m", "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite"], env)
         run(["-m", "prefect", "deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")], env)
         in_background(stack, "worker", ["-m", "prefect", "worker", "start", "--pool", POOL], env, logs)
