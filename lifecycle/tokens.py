@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
@@ -55,4 +54,4 @@ def read(text: str, purpose: Purpose, secret: bytes) -> Token | None:
 
 
 def _mac(purpose: Purpose, body: bytes, secret: bytes) -> bytes:
-    return hmac.new(secret, purpose.value.encode() + body, hashlib.sha256).digest()[:10]
+    return hmac.digest(secret, purpose.value.encode() + body, "sha256")[:10]

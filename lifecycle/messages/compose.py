@@ -296,4 +296,6 @@ def _part(subtype: str, text: str, boundary: str) -> bytes:
     head = (
         f"--{boundary}\r\nContent-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n"
     )
-    return head.encode() + base64.encodebytes(raw).replace(b"\n", b"\r\n")
+    encoded = base64.b64encode(raw)
+    lines = (encoded[start : start + 76] for start in range(0, len(encoded), 76))
+    return head.encode() + b"\r\n".join((*lines, b""))

@@ -139,8 +139,17 @@ def check_templates(config: Config, templates_dir: Path) -> list[str]:
     return list(problems)
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, which asks seven questions about every attribute; of our own variables two are enough."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is SimpleNamespace and not attribute.startswith("_") and attribute in obj.__dict__:
+            return obj.__dict__[attribute]
+        return super().getattr(obj, attribute)
+
+
 def sandboxed(folder: Path, *, autoescape: bool) -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
+    return _Sandbox(
         loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
         autoescape=autoescape,

@@ -28,15 +28,26 @@ TOPICS: dict[str, tuple[str, Measure]] = {
     "segments": ("Segments: 5,000,000 orders of 1,000,000 customers, 1,000,000 of 200,000", segments.measure),
     "plan": ("Plan and reserve: 100,000 candidates, 1,000,000 and 10,000,000 past messages", plan.measure),
     "simulation": ("Simulation: a year of days for 100,000 customers (rows: people × days)", simulation.measure),
-    "send": ("Send: 1,000 messages to a mail server on this machine (CPU of the sending process)", send.measure),
+    "send": (
+        "Send: 10,000 mails with 8 KB of HTML to a server on this machine (the sender's CPU; ratios per mail)",
+        send.measure,
+    ),
     "plan-large": (
         "Plan and reserve: 1,000,000 candidates, 1,000,000 and 10,000,000 past messages",
         plan.measure_large,
     ),
     "segments-large": ("Segments: 10,000,000 orders of 2,000,000 customers", segments.measure_large),
+    "send-large": (
+        "Send: the sender's memory at 100,000 to 10,000 mails; --share 10: 1,000,000 (ratios per mail)",
+        send.measure_large,
+    ),
+    "send-prefect": ("Send: 20,000 mails as a flow with a task per batch of 2,000", send.measure_prefect),
 }
-LARGE = ("plan-large", "simulation", "segments-large")
+LARGE = ("plan-large", "simulation", "segments-large", "send-large", "send-prefect")
 """Only when named."""
+
+PER_ROW = ("send", "send-large", "send-prefect")
+"""Their ratios are per row, for some baselines are too slow for as many; and there is one of CPU."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.topics or [each for each in TOPICS if each not in LARGE]:
             title, measure = TOPICS[name]
             measured = {database.name: measure(database, options.share) for database in databases}
-            console.print(topic_table(_scaled(title, options.share), measured))
+            console.print(topic_table(_scaled(title, options.share), measured, per_row=name in PER_ROW))
     console.print(f"{time.perf_counter() - began:.0f} s in all, filling the databases included.")
     return 0
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass
 class Figure:
-    """`cpu_seconds` are this process's, where they were asked for; `peak_mb` is of a process of its own, imports
+    """`seconds`: 0 where only CPU was measured. `cpu_seconds` are this process's, where they were asked for; `peak_mb` is of a process of its own, imports
     included, without the database's where that is another one."""
 
     what: str
@@ -67,8 +67,9 @@ def _peak_mb() -> float | None:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
-def topic_table(title: str, measured: Mapping[str, list[Comparison]]) -> Table:
-    """One row per figure, database by database; the last columns divide Tern's seconds by that row's."""
+def topic_table(title: str, measured: Mapping[str, list[Comparison]], *, per_row: bool = False) -> Table:
+    """One row per figure, database by database. `Tern ÷ this` divides Tern's seconds by that row's; `per_row`:
+    seconds and CPU of one row, where the baselines had fewer to do."""
     comparisons = [(name, comparison) for name, found in measured.items() for comparison in found]
     optional = [
         heading
@@ -78,25 +79,31 @@ def topic_table(title: str, measured: Mapping[str, list[Comparison]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("database")
     table.add_column("what", ratio=1)
-    for heading in ("rows", "seconds", "rows/s", "Tern ÷ this", *optional):
+    for heading in ("rows", "seconds", "rows/s", "Tern ÷ this", *optional, *(["CPU ÷ this"] if per_row else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, comparison in comparisons:
         for place, figure in enumerate(comparison):
             style = "bold" if place == 0 else None
-            table.add_row(name, *_cells(figure, comparison[0], optional), style=style)
+            table.add_row(name, *_cells(figure, comparison[0], optional, per_row), style=style)
         table.add_section()
     return table
 
 
-def _cells(figure: Figure, subject: Figure, optional: Sequence[str]) -> list[str]:
+def _cells(figure: Figure, subject: Figure, optional: Sequence[str], per_row: bool) -> list[str]:
+    more = figure.rows / subject.rows if per_row else 1.0
     return [
         figure.what,
         f"{figure.rows:,}",
-        f"{figure.seconds:,.2f}",
-        f"{figure.rows / figure.seconds:,.0f}",
-        "1" if figure is subject else f"{subject.seconds / figure.seconds:.3g}",
+        f"{figure.seconds:,.2f}" if figure.seconds else "",
+        f"{figure.rows / figure.seconds:,.0f}" if figure.seconds else "",
+        _ratio(figure is subject, subject.seconds * more, figure.seconds),
         *(_OPTIONAL[heading](figure) for heading in optional),
+        *([_ratio(figure is subject, (subject.cpu_seconds or 0) * more, figure.cpu_seconds)] if per_row else []),
     ]
+
+
+def _ratio(same: bool, of: float, to: float | None) -> str:
+    return "1" if same else f"{of / to:.3g}" if to else ""
 
 
 def _cpu(figure: Figure) -> str:

@@ -1,106 +1,224 @@
-"""Composing mails and sending them through the ledger."""
+"""Sending, beside smtp-source, EmailMessage with dkimpy and smtplib, and one Prefect task for each mail."""
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
 import smtplib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Engine
+import dkim
 
-from lifecycle.channels import open_channel
-from lifecycle.ledger.drain import drain, open_batches, total
-from lifecycle.ledger.reserve import reserve
+from lifecycle.channels.smtp import SmtpChannel
+from lifecycle.clock import Clock
+from lifecycle.ledger.drain import drain
+from lifecycle.ledger.records import Batch
+from lifecycle.ledger.sending import send_batch, wire_dir
+from lifecycle.ledger.taking import open_batches
 from lifecycle.messages.compose import Composer
-from lifecycle.messages.links import prepare_links
-from lifecycle.messages.records import Mail, Recipient
-from lifecycle.settings import ROOT, Config, Environment, load_config
-from sandbox.mailbox import Mailbox
-from tests.bench.databases import Database, settle
-from tests.bench.figures import Comparison, Figure, timed
-from tests.conftest import FakeClock
-from tests.ledger.conftest import without_hold_out
-from tests.ledger.people import NOW, SECRET, add_people, add_plan, numbered
+from lifecycle.messages.dkim import SIGNED, Signer
+from lifecycle.messages.records import Mail
+from lifecycle.settings import ROOT
+from lifecycle.settings.channels import EmailChannel
+from lifecycle.settings.mailboxes import OTHER, limits_of
+from lifecycle.workplace import Workplace
+from tests.bench import mails
+from tests.bench.databases import Database
+from tests.bench.figures import Comparison, Figure, apart, timed
+from tests.bench.mails import DOMAIN, KEY_ENV, SELECTOR, Site
+from tests.ledger.people import NOW, SECRET, ScriptedChannel
+
+_PLAIN, _TASKS = 200, 150
+"""So many mails are enough of what is slow."""
 
 
 def measure(database: Database, share: float) -> list[Comparison]:
-    count = round(1_000 * share)
-    folder = database.folder / f"mail of {database.name}"
-    with _mail_server(folder) as port, database.fresh() as engine:
-        smtp = {"TERN_SMTP_HOST": "127.0.0.1", "TERN_SMTP_PORT": str(port), "TERN_SMTP_SECURITY": "none"}
-        config = without_hold_out(load_config(ROOT / "config", env=smtp))
-        environment = Environment(ROOT / "config", ROOT / "templates", folder, "", SECRET)
-        plan_id = _reserve(engine, config, environment, count)
-        sending, composing, mails = _send(engine, config, environment, plan_id, count)
-        comparison = [sending, _smtplib_alone(port, mails), composing]
-    if (kept := Mailbox(folder).count()) != 2 * count:
-        raise RuntimeError(f"the mail server has {kept} mails, not twice {count}")
-    return [comparison]
+    """Every figure is of a process of its own; its CPU is that of the sender, not of the mail server."""
+    count = round(10_000 * share)
+    with mails.mail_server(database.folder) as (server, port):
+        with mails.reserved(database, port, count) as site:
+            sent, _ = apart(_send, f"Tern: compose, sign, ledger, to {server}", site)
+        with mails.reserved(database, port, count) as site:
+            _, (parts, sample) = apart(_parts, site)
+            plain, _ = apart(_the_obvious_way, port, sample[:_PLAIN], site.env[KEY_ENV])
+        bare = _smtp_source(database.folder, port, sample[0], count)
+        tasks = _one_task_each(database.folder, port, sample[:_TASKS])
+    return [[sent, *parts, *bare, plain, *tasks]]
+
+
+def measure_large(database: Database, share: float) -> list[Comparison]:
+    """How the memory of the sending process grows; on SQLite, which works in that process, and whose cache is
+    full after some 20,000."""
+    if database.name != "SQLite":
+        return []
+    figures = []
+    for count in (round(n * share) for n in (100_000, 30_000, 10_000)):
+        with mails.mail_server(database.folder) as (server, port), mails.reserved(database, port, count) as site:
+            figures.append(apart(_send, f"Tern: compose, sign, ledger, to {server}", site)[0])
+    return [figures]
+
+
+def measure_prefect(database: Database, share: float) -> list[Comparison]:
+    """What a flow costs around the work of its send tasks."""
+    count = round(20_000 * share)
+    with mails.mail_server(database.folder) as (_, port), mails.reserved(database, port, count) as site:
+        figures = _under_prefect("batches", database.folder, {**site.env, "BENCH_PLAN": str(site.plan_id)})
+        mails.check_all_accepted(site, count)
+    return [figures]
+
+
+def _send(what: str, site: Site) -> tuple[Figure, None]:
+    """Batch by batch, as the task does it."""
+    place, now = site.place(), mails.clock()
+    with timed(what, site.count, cpu=True) as figure:
+        for batch in open_batches(place.engine, now=NOW, plan_id=site.plan_id):
+            send_batch(place, batch, env=site.env, clock=now)
+    mails.check_all_accepted(site, site.count)
+    return figure, None
+
+
+def _parts(site: Site) -> tuple[Figure, tuple[list[Figure], list[Mail]]]:
+    """The same work taken apart, a batch at a time, and a sample of the mails."""
+    place, now = site.place(), mails.clock()
+    settings = place.config.channel("email")
+    assert isinstance(settings, EmailChannel)
+    signer = Signer(DOMAIN, SELECTOR, site.env[KEY_ENV].encode())
+    unsigned = mails.without_key(place.config)
+    parts = [Figure(f"of it {what}", cpu_seconds=0.0) for what in ("composing", "signing", "ledger", "SMTP")]
+    composing, signing, ledger, wire = parts
+    sample: list[Mail] = []
+    for batch in open_batches(place.engine, now=NOW, plan_id=site.plan_id):
+        people = mails.recipients(place.engine, site.plan_id, batch.batch)
+        with _adding(composing, batch.messages):
+            composer = Composer(place.engine, unsigned, place.environment, site.plan_id, env=site.env, clock=now)
+            made = [mail for each in people if isinstance(mail := composer.compose(each), Mail)]
+        with _adding(signing, batch.messages):
+            made = [replace(mail, content=signer.sign(mail.content) + mail.content) for mail in made]
+        with _adding(ledger, batch.messages):
+            _only_book(place, batch, made, now)
+        with _adding(wire, batch.messages), _channel(settings) as channel:
+            list(channel.send(made, lambda mail: None))
+        sample += made[: max(_PLAIN, _TASKS) - len(sample)]
+    mails.check_all_accepted(site, site.count)
+    return Figure(""), (parts, sample)
+
+
+def _channel(settings: EmailChannel) -> SmtpChannel:
+    assert settings.smtp is not None
+    return SmtpChannel(settings.smtp, per_connection=limits_of(settings, OTHER).per_connection)
+
+
+def _only_book(place: Workplace, batch: Batch, made: Sequence[Mail], now: Clock) -> None:
+    """Mails that are there already, to a channel that takes everything at once."""
+    by_message = {mail.send_id: mail for mail in made}
+    drain(
+        place.engine,
+        batch,
+        compose=lambda recipient: by_message[recipient.message_id],
+        ways=ScriptedChannel(),
+        config=place.config,
+        secret=SECRET,
+        clock=now,
+        wire_dir=wire_dir(place.environment),
+    )
 
 
 @contextmanager
-def _mail_server(folder: Path) -> Iterator[int]:
-    """The sandbox's, in a process of its own, so that its work is not in our CPU time. Yields its port."""
-    command = [sys.executable, "-W", "ignore", "-m", "sandbox.mailbox", "--folder", str(folder)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            yield int(server.stdout.readline().rpartition(":")[2])
-        finally:
-            server.terminate()
+def _adding(figure: Figure, rows: int) -> Iterator[None]:
+    with timed("", cpu=True) as once:
+        yield
+    assert figure.cpu_seconds is not None and once.cpu_seconds is not None
+    figure.rows += rows
+    figure.seconds += once.seconds
+    figure.cpu_seconds += once.cpu_seconds
 
 
-def _reserve(engine: Engine, config: Config, environment: Environment, count: int) -> int:
-    plan_id = add_plan(engine, config, add_people(engine, numbered(count)))
-    prepare_links(engine, config, environment, plan_id)
-    reserve(engine, config, plan_id, now=NOW, secret=SECRET)
-    settle(engine)
-    return plan_id
+def _smtp_source(folder: Path, port: int, mail: Mail, count: int) -> list[Figure]:
+    """Postfix' own generator of load, in C: one mail again and again, and nothing else."""
+    if mails.SOURCE is None:
+        print("without smtp-source, which is not installed here (package postfix)", file=sys.stderr)
+        return []
+    path = folder / "mail.eml"
+    path.write_bytes(mail.content.replace(b"\r\n", b"\n"))
+    figures = []
+    for words, options in (("one connection", ["-d"]), ("a connection each", [])):
+        envelope = ["-f", mail.envelope_from, "-t", mail.envelope_to]
+        command = [mails.SOURCE, *options, "-m", str(count), *envelope, "-F", str(path), f"127.0.0.1:{port}"]
+        began = time.perf_counter()
+        with subprocess.Popen(command) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"smtp-source ended with exit code {process.returncode}")
+        seconds, cpu_seconds = time.perf_counter() - began, used.ru_utime + used.ru_stime
+        figures.append(Figure(f"smtp-source, one mail again and again, {words}", count, seconds, cpu_seconds))
+    return figures
 
 
-class _Watched:
-    """A composer that keeps what it made and knows how long it took."""
-
-    def __init__(self) -> None:
-        self.figure = Figure("of Tern's time, composing", cpu_seconds=0.0)
-        self.mails: list[Mail] = []
-        self.composer: Composer | None = None
-
-    def compose(self, recipient: Recipient) -> Mail:
-        assert self.composer is not None and self.figure.cpu_seconds is not None
-        began, cpu_began = time.perf_counter(), time.process_time()
-        self.mails.append(self.composer.compose(recipient))
-        self.figure.seconds += time.perf_counter() - began
-        self.figure.cpu_seconds += time.process_time() - cpu_began
-        self.figure.rows += 1
-        return self.mails[-1]
-
-
-def _send(
-    engine: Engine, config: Config, environment: Environment, plan_id: int, count: int
-) -> tuple[Figure, Figure, Sequence[Mail]]:
-    """Batch by batch as the task does it, with a composer and a connection for each."""
-    settings, clock, watched, results = config.channels["email"], FakeClock(NOW), _Watched(), []
-    with timed("compose and drain: a commit before every mail", count, cpu=True) as sending:
-        for batch in open_batches(engine, now=NOW, plan_id=plan_id):
-            watched.composer = Composer(engine, config, environment, plan_id, clock=clock)
-            with open_channel(settings, {}) as channel:
-                how: Any = {"channel": channel, "settings": settings, "secret": SECRET, "clock": clock}
-                results.append(drain(engine, batch, compose=watched.compose, **how))
-    if (done := total(results)).accepted != count:
-        raise RuntimeError(f"of {count} messages: {done.sentence()}")
-    return sending, watched.figure, watched.mails
+def _the_obvious_way(port: int, sample: Sequence[Mail], key: str) -> tuple[Figure, None]:
+    """The same words, given ready-made, so that rendering costs it nothing; and nothing is remembered."""
+    words = [_words(mail) for mail in sample]
+    what = "EmailMessage, dkimpy and smtplib, words ready-made, no ledger"
+    with timed(what, len(sample), cpu=True) as figure, smtplib.SMTP("127.0.0.1", port) as peer:
+        for mail, (headers, text, page) in zip(sample, words, strict=True):
+            message = EmailMessage(policy=policy.SMTP)
+            for name, value in headers:
+                message[name] = value
+            message.set_content(text)
+            message.add_alternative(page, subtype="html")
+            content = message.as_bytes()
+            signature = dkim.sign(
+                content,
+                SELECTOR.encode(),
+                DOMAIN.encode(),
+                key.encode(),
+                canonicalize=(b"relaxed", b"relaxed"),
+                include_headers=[name.lower().encode() for name, _ in headers if name.lower() in SIGNED],
+            )
+            peer.sendmail(mail.envelope_from, mail.envelope_to, signature + content)
+    return figure, None
 
 
-def _smtplib_alone(port: int, mails: Sequence[Mail]) -> Figure:
-    """The same bytes, ready-made, by sendmail over one connection to the same server; nothing is remembered."""
-    measured = timed("smtplib alone, the same bytes, no ledger", len(mails), cpu=True)
-    with measured as figure, smtplib.SMTP("127.0.0.1", port) as peer:
-        for mail in mails:
-            peer.sendmail(mail.envelope_from, mail.envelope_to, mail.content)
-    return figure
+def _words(mail: Mail) -> tuple[list[tuple[str, str]], str, str]:
+    """Headers, text and page."""
+    parsed = message_from_bytes(mail.content, policy=policy.default)
+    text, page = (parsed.get_body((kind,)) for kind in ("plain", "html"))
+    assert text is not None and page is not None
+    given = ("dkim-signature", "mime-version", "content-type")
+    headers = [(name, str(value)) for name, value in parsed.items() if name.lower() not in given]
+    return headers, text.get_content(), page.get_content()
+
+
+def _one_task_each(folder: Path, port: int, sample: Sequence[Mail]) -> list[Figure]:
+    path = folder / "sample.pickle"
+    path.write_bytes(pickle.dumps(list(sample)))
+    return _under_prefect("each", folder, {"BENCH_MAILS": str(path), "BENCH_PORT": str(port)})
+
+
+def _under_prefect(what: str, folder: Path, env: Mapping[str, str]) -> list[Figure]:
+    """What `under_prefect` measures, with a Prefect server of its own that nobody has used."""
+    home = folder / f"prefect_{what}_{time.monotonic_ns()}"
+    home.mkdir()
+    own = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": "",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "tests.bench.under_prefect", what]
+    with (home / "log").open("wb") as log:
+        environment = {**os.environ, **own, **env}
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the flow failed; the end of its log:\n{(home / 'log').read_text()[-2000:]}")
+    return [Figure(**values) for values in json.loads(done.stdout.splitlines()[-1])]
