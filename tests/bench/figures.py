@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 @dataclass
 class Figure:
-    """`seconds`: 0 where only CPU was measured. `cpu_seconds` are this process's, where they were asked for; `peak_mb` is of a process of its own, imports
-    included, without the database's where that is another one."""
+    """`seconds`: 0 where only CPU was measured. `cpu_seconds` are this process's, where they were asked for;
+    `peak_mb` is of a process of its own, imports included, without the database's where that is another one."""
 
     what: str
     rows: int = 0
