@@ -14,6 +14,11 @@ from email_validator import EmailNotValidError, validate_email
 
 @lru_cache(maxsize=200_000)
 def mailable(address: str | None) -> str | None:
+    """As `ascii_address`, kept for those that come again and again: in a history of orders, say."""
+    return ascii_address(address)
+
+
+def ascii_address(address: str | None) -> str | None:
     """The ASCII form to send to, or None where the text is no address that plain SMTP can carry.
 
     A non-ASCII local part would need SMTPUTF8, which few mailboxes take: it counts as not mailable.

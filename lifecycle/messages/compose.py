@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from lifecycle.addresses import domain_of, mailable
+from lifecycle.addresses import ascii_address, domain_of
 from lifecycle.clock import Clock, utc_now
 from lifecycle.db.engine import reading
 from lifecycle.errors import ContentError
@@ -79,7 +79,7 @@ class Composer:
         return self._note(recipient)
 
     def _mail(self, recipient: Recipient, settings: EmailChannel) -> Mail | Letter:
-        address = mailable(recipient.address)
+        address = ascii_address(recipient.address)
         if address is None:
             raise ContentError("the customer has no address that plain SMTP can carry")
         sender = self._sender(recipient, settings)
