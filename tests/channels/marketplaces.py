@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +13,10 @@ import pytest
 from lifecycle.channels.base import Channel, Outcome
 from sandbox.marketplaces.trouble import Kind, Trouble, Troubled
 from sandbox.servers import serve
+from tests.conftest import SHARED
 from tests.contracts.channel import Peer, send_all
 
-SPECS = Path("/work/shared/specs")
+SPECS = SHARED / "specs"
 
 BREAKS: dict[Peer, Kind] = {
     Peer.BREAKS_BEFORE_IT_HAS_ALL: "deaf",

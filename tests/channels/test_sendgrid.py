@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +10,9 @@ from lifecycle.channels.base import Accepted, Refused
 from lifecycle.errors import ChannelDown
 from sandbox.services.keeping import Conduct
 from tests.channels.esp import answering, bench, letter
+from tests.conftest import SHARED
 
-SPEC = Path(__file__).parents[3] / "shared" / "specs" / "sendgrid" / "tsg_mail_v3.json"
+SPEC = SHARED / "specs" / "sendgrid" / "tsg_mail_v3.json"
 
 
 def test_requests_are_as_sendgrid_describes_them() -> None:
