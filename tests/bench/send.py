@@ -56,8 +56,8 @@ def measure(database: Database, share: float) -> list[Comparison]:
 
 
 def measure_large(database: Database, share: float) -> list[Comparison]:
-    """How the memory of the sending process grows; on SQLite, which works in that process, and whose cache is
-    full after some 20,000."""
+    """How the memory of the sending process grows; on SQLite, which works in that process. Its cache of 64 MB is
+    full from some 50,000 mails on."""
     if database.name != "SQLite":
         return []
     figures = []
