@@ -16,6 +16,7 @@ from lifecycle.db.engine import lock_reservations, writing
 from lifecycle.db.schema import Instant, customers, mail_domains, messages, plans, verdicts
 from lifecycle.errors import PlanError
 from lifecycle.ledger.secret import check_secret
+from lifecycle.planning.applied import applied_plan
 from lifecycle.planning.applying import check_applicable
 from lifecycle.planning.counting import tags_of
 from lifecycle.planning.judgement import decided
@@ -102,13 +103,8 @@ def reserve(
 
 
 def _refuse_second(connection: Connection, plan: Row[Any]) -> None:
-    query = select(plans.c.plan_id).where(
-        plans.c.campaign == plan.campaign,
-        plans.c.occurrence == plan.occurrence,
-        plans.c.channel == plan.channel,
-        plans.c.status == "applied",
-    )
-    if (other := connection.execute(query).scalar()) is not None:
+    other = applied_plan(connection, plan.campaign, plan.occurrence, plan.channel)
+    if other is not None:
         raise PlanError(f"{plan.campaign} of {plan.occurrence} was sent as plan {other}; it is sent once a day")
 
 

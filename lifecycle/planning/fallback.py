@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, and_, case, exists, func, or_, select
 
 from lifecycle.customers.suppression import active_suppressions
 from lifecycle.db.schema import messages, plans, suppressions, verdicts
+from lifecycle.planning.applied import applied_plan
 from lifecycle.settings import Config
 
 DEAD_ADDRESS = ("hard_bounce", "soft_bounce")
@@ -47,7 +48,7 @@ def due_fallbacks(connection: Connection, config: Config, now: datetime) -> list
         if plan.channel not in channels[:-1]:
             continue
         following = channels[channels.index(plan.channel) + 1]
-        if _applied(connection, plan.campaign, plan.occurrence, following):
+        if applied_plan(connection, plan.campaign, plan.occurrence, following) is not None:
             continue
         if people := needs_fallback(connection, plan.plan_id):
             found.append(Fallback(plan.plan_id, plan.campaign, following, people))
@@ -69,16 +70,6 @@ def _settled_plans(now: datetime) -> Select:
         )
         .order_by(plans.c.plan_id)
     )
-
-
-def _applied(connection: Connection, campaign: str, occurrence: str, channel: str) -> bool:
-    query = select(plans.c.plan_id).where(
-        plans.c.campaign == campaign,
-        plans.c.occurrence == occurrence,
-        plans.c.channel == channel,
-        plans.c.status == "applied",
-    )
-    return connection.execute(query).first() is not None
 
 
 def needs_fallback(connection: Connection, plan_id: int) -> int:

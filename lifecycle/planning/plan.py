@@ -18,6 +18,7 @@ from lifecycle.db.instants import elapsed
 from lifecycle.db.schema import VERDICTS, Instant, microseconds, plans, verdicts
 from lifecycle.db.schema import cap_rules as cap_rules_table
 from lifecycle.errors import PlanError, UsageError
+from lifecycle.planning.applied import applied_plan
 from lifecycle.planning.approval import approved_by
 from lifecycle.planning.audience import audience
 from lifecycle.planning.fallback import unreached
@@ -69,7 +70,7 @@ def make_plan(
             first = _plan_before(connection, campaign, channel, fallback_of)
             campaign = campaign.model_copy(update={"channel": channel})
             as_of, occurrence = first.as_of, first.occurrence
-        if (applied := _applied_plan(connection, campaign, occurrence)) is not None:
+        if (applied := applied_plan(connection, campaign.name, occurrence, campaign.channel)) is not None:
             if not rehearsal or fallback_of is not None:
                 return stored_plan(connection, applied)
             occurrence = occurrence_of(config, as_of + timedelta(days=1))
@@ -173,16 +174,6 @@ def _plan_before(connection: Connection, campaign: Campaign, channel: str | None
             f"tern apply {fallback_of}"
         )
     return first
-
-
-def _applied_plan(connection: Connection, campaign: Campaign, occurrence: str) -> int | None:
-    query = select(plans.c.plan_id).where(
-        plans.c.campaign == campaign.name,
-        plans.c.occurrence == occurrence,
-        plans.c.channel == campaign.channel,
-        plans.c.status == "applied",
-    )
-    return connection.execute(query).scalar()
 
 
 def _start(

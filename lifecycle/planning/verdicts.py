@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Select, func, insert, select
 from lifecycle.customers.consent import ConsentLaw
 from lifecycle.customers.handles import address_hash_of
 from lifecycle.db.engine import analyze
-from lifecycle.db.schema import customers, plans
+from lifecycle.db.schema import customers
+from lifecycle.planning.applied import applied_plan
 from lifecycle.planning.audience import audience
 from lifecycle.planning.contest import Contender, contest, nearest, on_dates
 from lifecycle.planning.counting import concerns
@@ -136,13 +137,7 @@ def _share_slots(judgement: Judgement, other: Campaign) -> bool:
 
 
 def _is_done(connection: Connection, judgement: Judgement, other: Campaign) -> bool:
-    query = select(plans.c.plan_id).where(
-        plans.c.campaign == other.name,
-        plans.c.occurrence == judgement.occurrence,
-        plans.c.channel == other.channel,
-        plans.c.status == "applied",
-    )
-    return connection.execute(query).scalar() is not None
+    return applied_plan(connection, other.name, judgement.occurrence, other.channel) is not None
 
 
 def _times_ahead(judgement: Judgement, other: Campaign, *, done: bool) -> list[datetime]:
