@@ -15,7 +15,7 @@ import httpx
 
 from lifecycle.channels.access_token import AccessToken
 from lifecycle.channels.base import Accepted, Outcome, Refused
-from lifecycle.channels.http import AnswerLost, HttpPeer, required_secret, without_addresses
+from lifecycle.channels.http import AnswerLost, HttpPeer, first_error, required_secret, without_addresses
 from lifecycle.channels.marketplace import Declined, MarketplaceChannel, refused_content
 from lifecycle.clock import Clock, utc_now
 from lifecycle.errors import ChannelDown
@@ -208,21 +208,13 @@ def _path(api: _Api, order_id: str) -> str:
 
 def _refusal(answer: httpx.Response, *, permanent: bool, lane: bool = False) -> Refused:
     text = without_addresses(_words(answer)) or "no reason given"
-    code = f"{answer.status_code} {_error(answer).get('code') or ''}".strip()
+    code = f"{answer.status_code} {first_error(answer).get('code') or ''}".strip()
     return Refused(code[:80], text, permanent, "lane" if lane else "message", "policy" if lane else "unknown")
 
 
 def _words(answer: httpx.Response) -> str:
-    error = _error(answer)
+    error = first_error(answer)
     return " ".join(str(error[name]) for name in ("message", "details") if error.get(name))
-
-
-def _error(answer: httpx.Response) -> Mapping[str, Any]:
-    try:
-        error = answer.json()["errors"][0]
-    except (ValueError, KeyError, IndexError, TypeError):
-        return {}
-    return error if isinstance(error, Mapping) else {}
 
 
 def _seconds_for_one(answer: httpx.Response) -> float:

@@ -11,7 +11,7 @@ import httpx
 
 from lifecycle.channels.access_token import AccessToken
 from lifecycle.channels.base import Accepted, BounceClass, Outcome, Refused, Scope
-from lifecycle.channels.http import AnswerLost, HttpPeer, required_secret, without_addresses
+from lifecycle.channels.http import AnswerLost, HttpPeer, first_error, required_secret, without_addresses
 from lifecycle.channels.marketplace import Declined, MarketplaceChannel, refused_content
 from lifecycle.clock import Clock, utc_now
 from lifecycle.messages.records import Note
@@ -64,7 +64,7 @@ class EbayMessages(MarketplaceChannel):
         if answer.is_success:
             said = self._peer.json(answer)
             return Accepted(str((said.get("messageId") if isinstance(said, Mapping) else None) or note.key))
-        error = _error(answer)
+        error = first_error(answer)
         code = error.get("errorId")
         if answer.status_code == 503:
             return _refused(answer, permanent=False)
@@ -102,15 +102,7 @@ def _refused(
     kind: BounceClass = "unknown",
     retry_after: float | None = None,
 ) -> Refused:
-    error = _error(answer)
+    error = first_error(answer)
     text = without_addresses(error.get("longMessage") or error.get("message") or "") or "no reason given"
     code = str(error.get("errorId") or answer.status_code)
     return Refused(code, text, permanent, scope, kind, retry_after)
-
-
-def _error(answer: httpx.Response) -> Mapping[str, Any]:
-    try:
-        error = answer.json()["errors"][0]
-    except (ValueError, KeyError, IndexError, TypeError):
-        return {}
-    return error if isinstance(error, Mapping) else {}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -13,13 +12,19 @@ from typing import Any, Self
 
 import httpx
 
+from lifecycle.channels.base import Outcome, nothing_known
 from lifecycle.errors import ChannelDown, ConfigError
+from lifecycle.messages.records import Sent
 from lifecycle.settings.channels import Way
 
 _PRIVATE = re.compile(r"[^\s<>()\[\]:;,\"']+@[^\s<>()\[\]:;,\"']+|\+?\d[\d ().-]{7,}\d")
 """Addresses and telephone numbers; long ids of the peer go with them."""
 
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+PATIENCE = 3
+"""After so many lost answers in a row the others wait: each would only become one more that nobody knows of."""
 
 
 class AnswerLost(Exception):
@@ -31,19 +36,12 @@ class HttpPeer:
 
     def __init__(self, name: str, base_url: str, *, timeout_seconds: float, headers: dict[str, str] | None = None):
         self.name = name
-        self._stack = ExitStack()
         self._client = httpx.Client(
             base_url=base_url.rstrip("/"), timeout=timeout_seconds, headers=headers, follow_redirects=False
         )
 
-    def __enter__(self) -> Self:
-        self._stack.enter_context(self._client)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    def close(self) -> None:
+        self._client.close()
 
     def exchange(self, method: str, path: str, **request: Any) -> httpx.Response:
         """The answer, whatever its status, read to its end; `request` as for httpx. May be called by several
@@ -80,6 +78,25 @@ class HttpPeer:
             ) from None
 
 
+class HttpChannel:
+    """What the channels have in common whose peer is spoken to over HTTP."""
+
+    def __init__(self, peer: HttpPeer) -> None:
+        self._peer = peer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._peer.close()
+
+    def look_up(self, sent: Sequence[Sent]) -> Mapping[int, Outcome]:
+        """As `Channel.look_up`, of a peer that cannot be asked."""
+        return nothing_known(sent)
+
+
 def required_secret(settings: Way, field: str, env: Mapping[str, str]) -> str:
     """The secret whose variable a field of a channel names. Raises ConfigError where it is not set, or is nothing
     that can stand in a header."""
@@ -93,6 +110,15 @@ def required_secret(settings: Way, field: str, env: Mapping[str, str]) -> str:
             "that is not ASCII; copy the secret again"
         )
     return secret
+
+
+def first_error(answer: httpx.Response) -> Mapping[str, Any]:
+    """The first of `errors` in a JSON answer, as Amazon and eBay have it; empty where there is none."""
+    try:
+        error = answer.json()["errors"][0]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return {}
+    return error if isinstance(error, Mapping) else {}
 
 
 def seconds_to_wait(answer: httpx.Response) -> float | None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lifecycle.channels.base import Outcome, Refused, Unknown, nothing_known
-from lifecycle.channels.http import AnswerLost, HttpPeer
+from lifecycle.channels.base import Outcome, Refused, Unknown
+from lifecycle.channels.http import PATIENCE, AnswerLost, HttpChannel
 from lifecycle.errors import ChannelDown
-from lifecycle.messages.records import Note, Outgoing, Sent
-
-_PATIENCE = 3
-"""After so many lost answers in a row the others wait: each would only become one more that nobody knows of."""
+from lifecycle.messages.records import Note, Outgoing
 
 
 class Declined(Exception):
@@ -23,22 +18,10 @@ class Declined(Exception):
         self.refused = refused
 
 
-class MarketplaceChannel:
+class MarketplaceChannel(HttpChannel):
     """Subclasses say which notes share a request, and deliver them."""
 
     at_once = 100
-
-    def __init__(self, peer: HttpPeer) -> None:
-        self._peer = peer
-
-    def __enter__(self) -> Self:
-        self._peer.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._peer.__exit__(kind, error, trace)
 
     def requests(self, notes: Sequence[Note]) -> Iterable[Sequence[Note]]:
         """The notes by request; each in one of its own, where the marketplace does not take several."""
@@ -67,11 +50,8 @@ class MarketplaceChannel:
                 outcomes = [_when_lost(lost, begun=start.made)] * len(notes)
                 lost_in_a_row += 1
             yield from zip(notes, outcomes, strict=True)
-            if lost_in_a_row >= _PATIENCE:
+            if lost_in_a_row >= PATIENCE:
                 raise ChannelDown(f"{self._peer.name} does not answer", taken_none=True)
-
-    def look_up(self, sent: Sequence[Sent]) -> Mapping[int, Outcome]:
-        return nothing_known(sent)
 
 
 class _Start:

@@ -6,21 +6,17 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
-from lifecycle.channels.base import BounceClass, Outcome, Refused, Scope, Unknown, nothing_known
-from lifecycle.channels.http import AnswerLost, HttpPeer, seconds_to_wait, without_addresses
+from lifecycle.channels.base import BounceClass, Outcome, Refused, Scope, Unknown
+from lifecycle.channels.http import PATIENCE, AnswerLost, HttpChannel, HttpPeer, seconds_to_wait, without_addresses
 from lifecycle.errors import ChannelDown
-from lifecycle.messages.records import Note, Outgoing, Sent
+from lifecycle.messages.records import Note, Outgoing
 
 AT_A_TIME = 24
 """Requests on their way: enough for the 80 messages a second that Meta takes, at 0.2 seconds for an answer."""
-
-_PATIENCE = 3
-"""After so many lost answers in a row the others wait: each would only become one more that nobody knows of."""
 
 
 @dataclass(frozen=True)
@@ -99,23 +95,16 @@ _TAKEN_ALL_THE_SAME = (1, 1357046)
 """Messenger: "Received invalid JSON reply", which it is known to answer to messages that did leave."""
 
 
-class MetaChannel:
-    """One message in a request, several requests at a time. Subclasses write the request and read the answer."""
+class MetaChannel(HttpChannel):
+    """One message in a request, several requests at a time. Subclasses write the request and read the answer.
+
+    Nothing can be looked up: Meta tells by its webhook, and only then."""
 
     at_once = 100
 
     def __init__(self, name: str, url: str, token: str, timeout_seconds: float) -> None:
         headers = {"Authorization": f"Bearer {token}"}
-        self._peer = HttpPeer(name, url, timeout_seconds=timeout_seconds, headers=headers)
-
-    def __enter__(self) -> Self:
-        self._peer.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._peer.__exit__(kind, error, trace)
+        super().__init__(HttpPeer(name, url, timeout_seconds=timeout_seconds, headers=headers))
 
     def request(self, note: Note) -> tuple[str, Mapping[str, Any]] | Refused:
         """Path and body; or why there can be no such message."""
@@ -152,16 +141,12 @@ class MetaChannel:
                     else:
                         yield answered, outcome
                         lost = lost + 1 if isinstance(outcome, Unknown) else 0
-                        if lost >= _PATIENCE:
+                        if lost >= PATIENCE:
                             down = down or ChannelDown(f"{self._peer.name} does not answer", taken_none=True)
                 if down is not None:
                     waiting = iter(())
         if down is not None:
             raise down
-
-    def look_up(self, sent: Sequence[Sent]) -> Mapping[int, Outcome]:
-        """Nothing: Meta tells by its webhook, and only then."""
-        return nothing_known(sent)
 
     def _deliver(self, note: Note, path: str, body: Mapping[str, Any]) -> Outcome:
         """Raises ChannelDown, where it is certain that the message was not taken."""

@@ -14,17 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import httpx
 
-from lifecycle.channels.base import Outcome, Refused, Unknown, nothing_known
-from lifecycle.channels.http import AnswerLost, HttpPeer, without_addresses
+from lifecycle.channels.base import Outcome, Refused, Unknown
+from lifecycle.channels.http import AnswerLost, HttpChannel, HttpPeer, without_addresses
 from lifecycle.errors import ChannelDown, ConfigError, ContentError
 from lifecycle.messages.factoring import Shared
 from lifecycle.messages.headers import address_header, check_address, header, mailbox_header, text_header
-from lifecycle.messages.records import Letter, Outgoing, Sent
+from lifecycle.messages.records import Letter, Outgoing
 from lifecycle.settings.channels import EmailService
 
 Answers = Sequence[tuple[Letter, Outcome]]
@@ -86,7 +85,7 @@ class Result:
     down: ChannelDown | None = None
 
 
-class ServiceChannel(ABC):
+class ServiceChannel(HttpChannel, ABC):
     """`at_once`: letters in one request. `largest`: bytes of one mail, all its parts encoded.
 
     Raises ConfigError where the key cannot stand in a header.
@@ -103,21 +102,14 @@ class ServiceChannel(ABC):
                 f"not ASCII; copy the key of {self.name} again"
             )
         self._settings = settings
-        self._peer = HttpPeer(
-            self.name,
-            settings.url or url,
-            timeout_seconds=settings.timeout_seconds,
-            headers={"Accept": "application/json", **headers},
+        super().__init__(
+            HttpPeer(
+                self.name,
+                settings.url or url,
+                timeout_seconds=settings.timeout_seconds,
+                headers={"Accept": "application/json", **headers},
+            )
         )
-
-    def __enter__(self) -> Self:
-        self._peer.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._peer.__exit__(kind, error, trace)
 
     def send(
         self, messages: Sequence[Letter], begin: Callable[[Outgoing], None]
@@ -150,9 +142,6 @@ class ServiceChannel(ABC):
             if result.down:
                 raise result.down
             waiting.extendleft(reversed(result.again))
-
-    def look_up(self, sent: Sequence[Sent]) -> Mapping[int, Outcome]:
-        return nothing_known(sent)
 
     @abstractmethod
     def _requests(self, letters: Sequence[Letter]) -> Iterable[Request]: ...

@@ -6,14 +6,20 @@ import hmac
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lifecycle.channels.base import Accepted, Outcome, Refused, Scope, Unknown
-from lifecycle.channels.http import AnswerLost, HttpPeer, required_secret, seconds_to_wait, without_addresses
+from lifecycle.channels.http import (
+    AnswerLost,
+    HttpChannel,
+    HttpPeer,
+    required_secret,
+    seconds_to_wait,
+    without_addresses,
+)
 from lifecycle.clock import Clock, utc_now
 from lifecycle.errors import ChannelDown
 from lifecycle.messages.records import Note, Outgoing, Sent
@@ -62,25 +68,15 @@ class _Found(BaseModel):
     provider_id: str | int | None = None
 
 
-class Webhook:
+class Webhook(HttpChannel):
     def __init__(self, settings: WebhookChannel, env: Mapping[str, str], clock: Clock = utc_now) -> None:
         """Raises ConfigError where the secret is missing."""
         self._secret = required_secret(settings, "secret_env", env).encode()
         self._url = settings.url
-        self._peer = HttpPeer(
-            f"the receiver of {settings.name}", settings.url, timeout_seconds=settings.timeout_seconds
-        )
+        name = f"the receiver of {settings.name}"
+        super().__init__(HttpPeer(name, settings.url, timeout_seconds=settings.timeout_seconds))
         self._clock = clock
         self.at_once = settings.per_request
-
-    def __enter__(self) -> Self:
-        self._peer.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._peer.__exit__(kind, error, trace)
 
     def send(
         self, messages: Sequence[Note], begin: Callable[[Outgoing], None]
