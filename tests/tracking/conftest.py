@@ -13,7 +13,20 @@ from sqlalchemy import Engine
 
 from lifecycle.settings import Config, Environment
 from lifecycle.tracking.app import create_app
+from lifecycle.tracking.feedback.desk import Desk
 from tests.conftest import FakeClock
+from tests.tracking.feedback import SECRET
+from tests.tracking.ledger import send_mails
+
+
+@pytest.fixture
+def ids(engine: Engine) -> list[int]:
+    return send_mails(engine, SECRET)
+
+
+@pytest.fixture
+def desk(engine: Engine, environment: Environment, config: Config, clock: FakeClock) -> Desk:
+    return Desk(engine, environment, config, clock=clock)
 
 
 @pytest.fixture

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, select
 
 from lifecycle import tokens
@@ -16,8 +19,16 @@ from lifecycle.messages.keys import mail_key
 from lifecycle.tokens import Purpose, Token
 from lifecycle.tracking.feedback.desk import Desk
 from lifecycle.tracking.feedback.lmtp import lmtp_server
+from sandbox import bouncing
 
 SECRET = b"a secret for tests, 32 characters"
+
+
+@pytest.fixture
+def database_url(_sqlite_template: Path, tmp_path: Path) -> str:
+    """What each kind of database makes of it is tested in test_intake."""
+    shutil.copy(_sqlite_template, tmp_path / "tern.db")
+    return f"sqlite:///{tmp_path / 'tern.db'}"
 
 
 def bounce_address(message_id: int, secret: bytes = SECRET) -> str:
@@ -41,6 +52,10 @@ def sent_mail(message_id: int, *, key: str | None = None) -> bytes:
         f"Message-ID: {key}\r\nX-Send-ID: {message_id}\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\n"
         "Your mailbox is full of spam? Ours is blocked no more: user unknown, 550 5.7.1, 4.2.2.\r\n"
     ).encode()
+
+
+def bounce_of(message_id: int) -> bytes:
+    return bouncing.postfix(bounce_address(message_id), address(message_id), sent_mail(message_id))
 
 
 def rows(engine: Engine, table: Any) -> list[Any]:

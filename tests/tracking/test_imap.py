@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
@@ -12,38 +10,15 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from lifecycle.db.schema import message_events, suppressions
 from lifecycle.errors import NotReady
-from lifecycle.settings import Config, Environment
 from lifecycle.settings.channels import Bounces
 from lifecycle.tracking.feedback.desk import Desk
 from lifecycle.tracking.feedback.imap import MAX_MAIL_BYTES, read_imap
 from lifecycle.tracking.feedback.intake import Taken
 from lifecycle.tracking.feedback.mails import Arrived
-from sandbox import bouncing
 from sandbox.imap import Folder, Step, serve_imap
-from tests.conftest import FakeClock
-from tests.tracking.feedback import SECRET, address, bounce_address, rows, sent_mail
-from tests.tracking.ledger import send_mails
+from tests.tracking.feedback import bounce_of, database_url, rows
 
-
-@pytest.fixture
-def database_url(_sqlite_template: Path, tmp_path: Path) -> str:
-    """What each kind of database makes of it is tested in test_intake."""
-    shutil.copy(_sqlite_template, tmp_path / "tern.db")
-    return f"sqlite:///{tmp_path / 'tern.db'}"
-
-
-@pytest.fixture
-def ids(engine: Engine) -> list[int]:
-    return send_mails(engine, SECRET)
-
-
-@pytest.fixture
-def desk(engine: Engine, environment: Environment, config: Config, clock: FakeClock) -> Desk:
-    return Desk(engine, environment, config, clock=clock)
-
-
-def bounce_of(message_id: int) -> bytes:
-    return bouncing.postfix(bounce_address(message_id), address(message_id), sent_mail(message_id))
+__all__ = ["database_url"]
 
 
 def settings(port: int, **further: object) -> Bounces:

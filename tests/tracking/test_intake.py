@@ -27,7 +27,7 @@ from lifecycle.db.schema import (
     unmatched_reports,
 )
 from lifecycle.ledger.proofs import event_without_sending
-from lifecycle.settings import Config, Environment
+from lifecycle.settings import Config
 from lifecycle.settings.channels import Bounces
 from lifecycle.tracking.feedback.desk import Desk
 from lifecycle.tracking.feedback.intake import Taken, prove_by_events, take_in
@@ -44,22 +44,12 @@ TakeIn = Callable[..., Taken]
 
 
 @pytest.fixture
-def ids(engine: Engine) -> list[int]:
-    return send_mails(engine, SECRET)
-
-
-@pytest.fixture
 def take(engine: Engine, config: Config) -> TakeIn:
     def take(*entries: Entry, now: datetime = NOW) -> Taken:
         with writing(engine) as connection:
             return take_in(connection, entries, config=config, now=now)
 
     return take
-
-
-@pytest.fixture
-def desk(engine: Engine, environment: Environment, config: Config, clock: FakeClock) -> Desk:
-    return Desk(engine, environment, config, clock=clock)
 
 
 def bounced(message_id: int | None = 101, bounce: str = "hard", at: datetime = NOW, **further: object) -> Report:

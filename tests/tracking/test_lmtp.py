@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import smtplib
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
@@ -18,34 +16,19 @@ from sqlalchemy import Engine, text
 from lifecycle.db.engine import writing
 from lifecycle.db.schema import message_events, suppressions, unmatched_reports
 from lifecycle.errors import NotReady
-from lifecycle.settings import Config, Environment
 from lifecycle.tracking.feedback.desk import Desk
 from lifecycle.tracking.feedback.lmtp import MAX_MAIL_BYTES, lmtp_server
-from sandbox import bouncing
-from tests.conftest import FakeClock
-from tests.tracking.feedback import SECRET, address, bounce_address, rows, sent_mail, serving, unsubscribe_address
-from tests.tracking.ledger import send_mails
+from tests.tracking.feedback import (
+    SECRET,
+    bounce_address,
+    bounce_of,
+    database_url,
+    rows,
+    serving,
+    unsubscribe_address,
+)
 
-
-@pytest.fixture
-def database_url(_sqlite_template: Path, tmp_path: Path) -> str:
-    """What each kind of database makes of it is tested in test_intake."""
-    shutil.copy(_sqlite_template, tmp_path / "tern.db")
-    return f"sqlite:///{tmp_path / 'tern.db'}"
-
-
-@pytest.fixture
-def ids(engine: Engine) -> list[int]:
-    return send_mails(engine, SECRET)
-
-
-@pytest.fixture
-def desk(engine: Engine, environment: Environment, config: Config, clock: FakeClock) -> Desk:
-    return Desk(engine, environment, config, clock=clock)
-
-
-def bounce_of(message_id: int) -> bytes:
-    return bouncing.postfix(bounce_address(message_id), address(message_id), sent_mail(message_id))
+__all__ = ["database_url"]
 
 
 def replies(port: int, lines: Sequence[str]) -> list[str]:

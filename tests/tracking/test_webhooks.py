@@ -7,7 +7,6 @@ import datetime as dt
 import hashlib
 import hmac
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,9 @@ from lifecycle.tracking.feedback import signatures
 from lifecycle.tracking.feedback.webhooks import MAX_BODY_BYTES
 from sandbox.servers import serve
 from tests.conftest import FakeClock
-from tests.tracking.feedback import SECRET, address, rows
-from tests.tracking.ledger import send_mails
+from tests.tracking.feedback import SECRET, address, database_url, rows
+
+__all__ = ["database_url"]
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:ses"
 CERTIFICATE_URL = "https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-1.pem"
@@ -112,18 +112,6 @@ def hooks(
     app = create_app(engine, environment, configured, clock=clock, env=ENV, fetch=net.fetch)
     with serve(app) as url, httpx.Client(base_url=url) as client:
         yield client
-
-
-@pytest.fixture
-def database_url(_sqlite_template: Path, tmp_path: Path) -> str:
-    """What each kind of database makes of it is tested in test_intake."""
-    shutil.copy(_sqlite_template, tmp_path / "tern.db")
-    return f"sqlite:///{tmp_path / 'tern.db'}"
-
-
-@pytest.fixture
-def ids(engine: Engine) -> list[int]:
-    return send_mails(engine, SECRET)
 
 
 def hash_of(message_id: int) -> str:
